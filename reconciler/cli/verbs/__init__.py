@@ -1,0 +1,1 @@
+"""Verbs: one file for each noun, imported only when it is used."""

@@ -1,0 +1,1 @@
+"""The engine: observe, plan, apply, repeated. Sees ports, never what is behind them."""

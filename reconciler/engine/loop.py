@@ -1,0 +1,260 @@
+"""The loop: one reconcile task for each app, one for the proxy, one for the repository."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+
+from reconciler.engine.apply import apply, progress
+from reconciler.engine.effects import Effects
+from reconciler.engine.observe import observe
+from reconciler.engine.sync import Sync
+from reconciler.engine.wakeups import AT_LEAST_EVERY, Wakeups
+from reconciler.model.actions import NoteConditions, Plan
+from reconciler.model.deploys import Phase, Reason
+from reconciler.model.desired import DesiredApp
+from reconciler.model.errors import ReconcilerError
+from reconciler.model.names import AppName
+from reconciler.model.observed import AppRouting, NoPointer, ObservedApp, PointsTo
+from reconciler.planning.release import plan_release
+from reconciler.planning.routing import plan_routing, route_app, table_of
+from reconciler.planning.standing import stand
+
+log = structlog.get_logger()
+
+# What a daemon that ended left open is closed: all but what waits and what may have switched.
+CUT_OFF = (
+    Phase.FETCHING,
+    Phase.GATING,
+    Phase.PREPARING,
+    Phase.STARTING,
+    Phase.PROVING,
+    Phase.APPROVING,
+)
+FIRST_PAUSE = timedelta(milliseconds=50)
+LONGEST_PAUSE = timedelta(seconds=5)
+COALESCE = timedelta(milliseconds=10)
+HOUSEKEEPING = timedelta(minutes=1)
+# The proxy serves all apps: its actions belong to none.
+ALL_APPS = AppName("*")
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over one app: what was desired, seen and planned, and whether all of it was done."""
+
+    desired: DesiredApp
+    seen: ObservedApp
+    plan: Plan
+    failed: bool
+
+
+class Loop:
+    """Runs passes until it is cancelled. What it keeps is a view for people, never a memory."""
+
+    def __init__(self, effects: Effects, sync: Sync, wakeups: Wakeups) -> None:
+        self.effects = effects
+        self.sync = sync
+        self.wakeups = wakeups
+        self.views: dict[AppName, Pass] = {}
+        self.problem = ""
+        self.proxy_refused = ""
+        self._routing: dict[AppName, AppRouting] = {}
+        self._tasks: dict[AppName, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._on_pass: list[Callable[[AppName], None]] = []
+        self.ready = asyncio.Event()
+
+    def on_pass(self, listener: Callable[[AppName], None]) -> None:
+        self._on_pass.append(listener)
+
+    async def recover(self) -> None:
+        """Closes what a daemon that ended left open, and ends processes that no slot names."""
+        effects = self.effects
+        step = progress(
+            effects,
+            Phase.INTERRUPTED,
+            reason=Reason.DAEMON_STOPPED,
+            detail="the daemon ended while this deploy was running",
+        )
+        closed = await effects.store.interrupt_open(step, CUT_OFF)
+        for deploy_id in closed:
+            log.warning("deploy interrupted", deploy=deploy_id)
+        await effects.slots.sweep(effects.store.known_deploys)
+
+    async def run(self) -> None:
+        """Reconciles for ever; cancel to stop."""
+        self.effects.slots.on_change(self.wakeups.wake)
+        self.effects.proxy.on_change(self.wakeups.proxy.set)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._look_at_source()
+            group.create_task(self._follow_source(), name="source")
+            group.create_task(self._hear_source(), name="source hints")
+            group.create_task(self._hear_secrets(), name="secret hints")
+            group.create_task(self._serve(), name="proxy")
+            group.create_task(self._keep_house(), name="housekeeping")
+
+    async def _follow_source(self) -> None:
+        while True:
+            await _wait(self.wakeups.source, AT_LEAST_EVERY)
+            await self._look_at_source()
+
+    async def _look_at_source(self) -> None:
+        try:
+            changed = await self.sync.refresh()
+            known = self.sync.apps() | frozenset(await self.effects.slots.apps())
+            self.problem = ""
+        except ReconcilerError as error:
+            # Nothing of what is in force changes, and the next look tries again.
+            self.problem = str(error)
+            log.error("repository", problem=self.problem)
+            return
+        for app in sorted(known - self._tasks.keys()):
+            self._start(app)
+        if changed:
+            self.wakeups.wake_all()
+        if not known:
+            self.wakeups.proxy.set()
+            self.ready.set()
+
+    def _start(self, app: AppName) -> None:
+        if self._group is not None:
+            self._tasks[app] = self._group.create_task(self._reconcile(app), name=f"app {app}")
+
+    async def _hear_source(self) -> None:
+        async for _ in self.effects.source.watch():
+            self.wakeups.source.set()
+
+    async def _hear_secrets(self) -> None:
+        async for _ in self.effects.secrets.watch():
+            self.wakeups.wake_all()
+
+    async def _reconcile(self, app: AppName) -> None:
+        """Passes over one app, one after the other, as long as it exists."""
+        failures = 0
+        while True:
+            try:
+                done = await self.reconcile_once(app)
+                failed = done.failed
+            except ReconcilerError as error:
+                log.error("pass failed", app=app, problem=str(error))
+                done, failed = None, True
+            except Exception:
+                log.exception("pass failed", app=app)
+                done, failed = None, True
+            failures = failures + 1 if failed else 0
+            if failures > 1:
+                await self.wakeups.wait(app, _pause(failures))
+            elif done is not None and not failed and not done.plan.steps:
+                await self.wakeups.wait(app, self._until(done.plan))
+
+    def _until(self, plan: Plan) -> timedelta:
+        if plan.wake_at is None:
+            return AT_LEAST_EVERY
+        return min(AT_LEAST_EVERY, self.effects.clock.now().until(plan.wake_at))
+
+    async def reconcile_once(self, app: AppName) -> Pass:
+        """One pass: what is desired, what is there, what to do, and doing it."""
+        desired = await self.sync.wanted(app)
+        seen = await observe(desired, self.sync.around, self.effects)
+        plan = plan_release(desired, seen, self.effects.clock.now())
+        failed = False
+        for step in plan.steps:
+            if not isinstance(step.action, NoteConditions):
+                log.debug("step", app=app, action=type(step.action).__name__, why=step.why)
+            outcome = await apply(app, step.action, self.effects)
+            if outcome.failed:
+                log.warning(
+                    "step failed",
+                    app=app,
+                    action=type(step.action).__name__,
+                    reason=outcome.reason,
+                    detail=outcome.detail,
+                )
+                failed = True
+                break
+        result = Pass(desired, seen, plan, failed)
+        self.views[app] = result
+        await self._note_routing(app, result)
+        for listener in self._on_pass:
+            listener(app)
+        if len(self.views) >= len(self._tasks):
+            self.ready.set()
+        return result
+
+    async def _note_routing(self, app: AppName, done: Pass) -> None:
+        """Tells the proxy's task when what this app needs of it is other than before."""
+        standing = stand(done.desired, done.seen, self.effects.clock.now())
+        pointer = await self.effects.proxy.pointer(app)
+        wanted = None
+        if standing.policy is not None and not (
+            done.desired.removed and isinstance(pointer, NoPointer)
+        ):
+            live = isinstance(pointer, PointsTo)
+            wanted = route_app(app, standing.policy, live=live)
+        if wanted != self._routing.get(app) or app not in self._routing:
+            if wanted is None:
+                self._routing.pop(app, None)
+            else:
+                self._routing[app] = wanted
+            self.wakeups.proxy.set()
+
+    async def _serve(self) -> None:
+        """Keeps the proxy up and configured; changes that come together are loaded as one."""
+        failures = 0
+        while True:
+            await _wait(self.wakeups.proxy, _pause(failures) if failures else AT_LEAST_EVERY)
+            if len(self.views) < len(self._tasks):
+                continue
+            await self.effects.clock.sleep(COALESCE)
+            before = self.sync.around.proxy_problem
+            told = await self._serve_once()
+            failures = failures + 1 if told else 0
+            if told != before:
+                self.sync.around = replace(self.sync.around, proxy_problem=told)
+                if told:
+                    log.error("proxy", problem=told)
+            self.wakeups.wake_all()
+
+    async def _serve_once(self) -> str:
+        """Returns why the proxy does not serve what it should, empty when it does."""
+        try:
+            seen = await self.effects.proxy.observe()
+            wanted = table_of(self._routing.values())
+            plan = plan_routing(wanted, seen, self.effects.clock.now())
+            for step in plan.steps:
+                log.debug("step", action=type(step.action).__name__, why=step.why)
+                outcome = await apply(ALL_APPS, step.action, self.effects)
+                if outcome.failed:
+                    if outcome.reason == Reason.PORT_TAKEN:
+                        self.proxy_refused = outcome.detail
+                    return outcome.detail
+        except ReconcilerError as error:
+            return str(error)
+        return ""
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self.effects.clock.sleep(HOUSEKEEPING)
+            try:
+                await self.effects.slots.trim_logs()
+            except (ReconcilerError, OSError) as error:
+                log.warning("housekeeping", problem=str(error))
+
+
+async def _wait(event: asyncio.Event, timeout: timedelta) -> None:
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            await event.wait()
+    except TimeoutError:
+        pass
+    event.clear()
+
+
+def _pause(failures: int) -> timedelta:
+    return min(FIRST_PAUSE * (1 << min(failures, 10)), LONGEST_PAUSE)

@@ -1,0 +1,130 @@
+"""Sync: keeps the heads and the desired state in step with the repository. Wishes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from reconciler.engine.effects import Effects
+from reconciler.engine.observe import Surroundings
+from reconciler.manifests.desired import load_desired
+from reconciler.model.desired import Desired, DesiredApp, Problem
+from reconciler.model.errors import ReconcilerError, SourceError
+from reconciler.model.names import AppKey, AppName, Revision
+
+log = structlog.get_logger()
+
+DETACHED = "HEAD"
+
+
+@dataclass(slots=True)
+class Sync:
+    """What the repository says now. `desired` is the last good one; `problems` are the newest's.
+
+    `contracts` are files given with --contract: read at the start, valid beside the repository's.
+    `pinned` is the commit of a detached HEAD that development follows.
+    """
+
+    effects: Effects
+    branch: str | None = None
+    development: bool = False
+    contracts: Mapping[str, bytes] = field(default_factory=dict)
+    pinned: Revision | None = None
+    around: Surroundings = field(default_factory=Surroundings)
+    desired: Desired | None = None
+    problems: tuple[Problem, ...] = ()
+    _read: Revision | None = None
+
+    async def refresh(self) -> bool:
+        """Fetches and reads what moved; True when heads or desired state are other than before.
+
+        An unreachable repository, an empty one or an invalid manifest changes nothing of what is
+        in force.
+        """
+        before = (self.around, self.desired, self.problems)
+        try:
+            await self.effects.source.refresh()
+            heads = await self.effects.source.heads()
+            human = self.branch or await self.effects.source.default_branch()
+        except SourceError as error:
+            self.around = replace(self.around, source_problem=str(error))
+        else:
+            if self.pinned is not None:
+                heads = {**heads, DETACHED: self.pinned}
+                human = self.branch or DETACHED
+            self.around = replace(self.around, heads=heads, human=human, source_problem="")
+            await self._load()
+        return before != (self.around, self.desired, self.problems)
+
+    async def _load(self) -> None:
+        head = self.around.heads.get(self.around.human or "")
+        if head is None:
+            if self.desired is None and self.contracts:
+                self.desired = load_desired({}, Revision(""), self.contracts)
+            return
+        if head == self._read:
+            return
+        newest = await self._parse(head)
+        self._read = head
+        if newest.valid:
+            await self._accept(newest)
+        else:
+            self.problems = newest.problems
+            await self._fall_back(newest)
+
+    async def _parse(self, revision: Revision) -> Desired:
+        files = await self.effects.source.manifests(revision)
+        return load_desired(files, revision, self.contracts)
+
+    async def _accept(self, newest: Desired) -> None:
+        for warning in newest.warnings:
+            log.warning("manifest", problem=str(warning))
+        if not newest.apps and self.desired is not None and self.desired.apps:
+            self.problems = (
+                Problem(
+                    ".autopilot", 1, "no app is named any more; the last manifests stay in force"
+                ),
+            )
+            return
+        self.problems = ()
+        self.desired = newest
+        await self.effects.store.note_good_manifests(self.effects.source.name, newest.revision)
+
+    async def _fall_back(self, newest: Desired) -> None:
+        """After a restart with invalid manifests at the head: the last good ones stay in force."""
+        for problem in newest.problems:
+            log.error("manifest", problem=str(problem))
+        if self.desired is not None:
+            return
+        good = await self.effects.store.good_manifests(self.effects.source.name)
+        if good is None:
+            return
+        try:
+            former = await self._parse(good)
+        except ReconcilerError as error:
+            log.error("last good manifests", revision=good, problem=str(error))
+            return
+        if former.valid:
+            self.desired = former
+
+    def apps(self) -> frozenset[AppName]:
+        return frozenset(self.desired.apps) if self.desired else frozenset()
+
+    async def wanted(self, app: AppName) -> DesiredApp:
+        """Returns what is desired of one app now, secrets included."""
+        key = AppKey(self.effects.host, app)
+        contract = self.desired.apps.get(app) if self.desired else None
+        if contract is None:
+            removed = self.desired is not None and bool(self.desired.apps) and not self.problems
+            return DesiredApp(key, None, problems=self.problems, removed=removed)
+        granted = await self.effects.secrets.resolve(app, contract)
+        return DesiredApp(
+            key,
+            contract,
+            secrets_digest=granted.digest,
+            missing_secrets=granted.missing,
+            problems=self.problems,
+            follows_rewrites=self.development,
+        )

@@ -1,0 +1,148 @@
+"""Launching: what is spawned for one process of a slot, with which limits and environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler import command
+from reconciler.host.files import disk_pressure, ensure_directory
+from reconciler.host.processes import read_stat
+from reconciler.model.desired import AppContract
+from reconciler.model.errors import LaunchError
+from reconciler.slots import cgroups, notes
+from reconciler.slots.background import Background
+from reconciler.slots.cgroups import Cgroups
+from reconciler.slots.environment import Environments, Identity, export_script
+from reconciler.slots.layout import DAEMON_ONLY, Layout
+from reconciler.slots.membership import Leader
+from reconciler.slots.users import AppUser
+
+_LAUNCHER = Path(__file__).with_name("launcher.sh")
+_ROOT = Path("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One process to start. `values` is the app's own environment, secrets included."""
+
+    identity: Identity
+    index: int
+    command: str
+    contract: AppContract
+    user: AppUser
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    spawned: command.Spawned
+    leader: Leader
+
+
+class Launcher:
+    def __init__(
+        self,
+        layout: Layout,
+        environments: Environments,
+        groups: Cgroups,
+        background: Background,
+        boot_id: str,
+    ) -> None:
+        self._layout = layout
+        self._background = background
+        self._environments = environments
+        self._cgroups = groups
+        self._boot_id = boot_id
+
+    def launch(self, order: Order) -> Launched:
+        """Spawns the process. It records itself in the slot's run directory within milliseconds.
+
+        Raises LaunchError, DiskPressureError.
+        """
+        identity = order.identity
+        paths = self._layout.slot(identity.app, identity.slot)
+        script = export_script(order.values)
+        group = self._group(order)
+        if group is not None:
+            notes.write_group(paths, group)
+        binding = self._cgroups.binding(order.contract.limits)
+        argv = [
+            "/bin/sh",
+            str(_LAUNCHER),
+            str(paths.note(identity.process, order.index)),
+            self._boot_id,
+            str(group) if group and binding else "",
+            str(order.contract.limits.open_files or ""),
+            str(order.contract.limits.processes or "") if self._counts_processes(order) else "",
+            os.path.normpath(paths.worktree / order.contract.path),
+            order.command,
+            *_drop(order.user),
+        ]
+        log = self._layout.log(identity.app, identity.deploy_id, identity.process)
+        ensure_directory(self._layout.logs_dir, DAEMON_ONLY)
+        ensure_directory(log.parent, DAEMON_ONLY)
+        env = self._environments.standard(identity, order.user.home, paths.tmp)
+        with disk_pressure(str(log)):
+            try:
+                spawned = command.spawn(argv, env=env, cwd=_ROOT, output=log, stdin=script)
+            except OSError as error:
+                raise LaunchError(
+                    f"{identity.process} of {identity.app} could not be started: {error}"
+                ) from error
+        stat = read_stat(spawned.pid)
+        leader = Leader(
+            identity.process, order.index, spawned.pid, stat.started if stat is not None else 0
+        )
+        if group is not None and not binding:
+            moving = asyncio.to_thread(cgroups.move, group, leader)
+            self._background.begin(("move", spawned.pid), moving)
+        return Launched(spawned, leader)
+
+    def unenforced(self, contract: AppContract) -> tuple[str, ...]:
+        """Names the limits of the contract that do not hold on this host."""
+        limits, controllers = contract.limits, self._cgroups.controllers
+        found = []
+        if limits.memory_mb is not None and "memory" not in controllers:
+            found.append("limits.memory_mb")
+        if limits.cpu is not None and "cpu" not in controllers:
+            found.append("limits.cpu")
+        if limits.processes is not None and "pids" not in controllers and not contract.user:
+            found.append("limits.processes")
+        if limits.open_files is not None and not _may_open(limits.open_files):
+            found.append("limits.open_files")
+        return tuple(found)
+
+    def _group(self, order: Order) -> Path | None:
+        identity = order.identity
+        name = f"{identity.app}.{identity.slot}.{identity.deploy_id[-12:]}"
+        return self._cgroups.create(name, order.contract.limits)
+
+    def _counts_processes(self, order: Order) -> bool:
+        """RLIMIT_NPROC counts all processes of a user: it says something only of an app that has
+        a user of its own. Root is exempt from it."""
+        if "pids" in self._cgroups.controllers:
+            return False
+        return bool(order.contract.user) and order.user.other
+
+
+def _drop(user: AppUser) -> tuple[str, ...]:
+    if not user.other:
+        return ()
+    return (
+        "setpriv",
+        f"--reuid={user.uid}",
+        f"--regid={user.gid}",
+        "--init-groups",
+        "--inh-caps=-all",
+        "--",
+    )
+
+
+def _may_open(files: int) -> bool:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return os.geteuid() == 0 or hard == resource.RLIM_INFINITY or files <= hard
