@@ -1,4 +1,4 @@
-"""The daemon: picks the implementations, starts and stops the whole, and talks to whoever runs it."""
+"""The daemon: picks the implementations, starts and stops the whole, tells how it goes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -244,7 +245,7 @@ class Daemon:
         await loop.ready.wait()
         if self.settings.development and self.settings.proxy != "none":
             while loop.views and not await self._proxy_settled(loop):
-                await asyncio.sleep(0.01)
+                await loop.effects.clock.sleep(timedelta(milliseconds=10))
             if loop.proxy_refused:
                 _say(f"autopilot: {loop.proxy_refused}", to_error=True)
                 return False
@@ -295,21 +296,22 @@ class Daemon:
         moved = asyncio.Event()
         effects.store.on_event(moved.set)
         seq = await effects.store.last_event()
+        stalled: set[str] = set()
         while True:
             for event in await effects.store.events(seq, 200):
                 seq = event.seq
                 with suppress(ReconcilerError):
-                    await self._tell(event, effects)
+                    await self._tell(event, effects, stalled)
             await moved.wait()
             moved.clear()
 
-    async def _tell(self, event: Event, effects: Effects) -> None:
+    async def _tell(self, event: Event, effects: Effects, stalled: set[str]) -> None:
         payload = event.payload
         if not self.settings.development:
             log.info(event.kind, **{key: value for key, value in payload.items() if value})
             return
         if event.kind == "condition.changed":
-            text = narrate_condition(payload)
+            text = narrate_condition(payload, stalled)
         elif event.kind.startswith("deploy.") and "phase" in payload:
             deploy = await effects.store.deploy(DeployId(str(payload["deploy_id"])))
             if deploy is None:

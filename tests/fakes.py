@@ -86,13 +86,13 @@ class FakeCommands(Commands):
         self._ticks = 0
 
     async def deploy(self, principal: Principal, ask: DeployAsk) -> Deploy:
-        self._check(principal, ask)
+        self._note_ask(principal, ask)
         app = self._app(ask.app)
-        if known := self._known(ask):
+        if known := self._asked_before(ask):
             return known
         if (ask.force or ask.skip_probes) and not principal.may(Scope.ADMIN):
             raise RefusedError("forbidden", "force and skip_probes need the admin credential")
-        revision = self._resolve(ask.commit or "main")
+        revision = self._revision_of(ask.commit or "main")
         if revision in self.quarantined and not ask.force:
             raise RefusedError("quarantined", f"{revision[:12]} is quarantined; deploy with force")
         running = self._running(app)
@@ -102,7 +102,7 @@ class FakeCommands(Commands):
                 f"{running.id} is deploying {app}; wait, cancel it, or ask with queue",
                 running.id,
             )
-        deploy = self._record(
+        deploy = self._begin(
             principal, app, revision, ask, kind=WishKind.DEPLOY, message=ask.message
         )
         if not self.held:
@@ -110,9 +110,9 @@ class FakeCommands(Commands):
         return deploy
 
     async def rollback(self, principal: Principal, ask: RollbackAsk) -> Deploy:
-        self._check(principal, ask)
+        self._note_ask(principal, ask)
         app = self._app(ask.app)
-        if known := self._known(ask):
+        if known := self._asked_before(ask):
             return known
         past = self._live.get(app, [])
         to = [one for one in past[:-1] if ask.to in (None, one, self._deploys[one].target.revision)]
@@ -121,17 +121,17 @@ class FakeCommands(Commands):
         if running := self._running(app):
             self.advance(running.id, Phase.SUPERSEDED, "superseded-by-rollback")
         revision = self._deploys[to[-1]].target.revision
-        deploy = self._record(principal, app, revision, ask, kind=WishKind.ROLLBACK)
+        deploy = self._begin(principal, app, revision, ask, kind=WishKind.ROLLBACK)
         if not self.held:
             self.finish(deploy.id)
         return deploy
 
     async def cancel(self, principal: Principal, deploy_id: DeployId) -> Deploy:
-        self._raise()
+        self._fail_if_told()
         assert principal.may(Scope.DEPLOY)
         deploy = await self.record(deploy_id)
         if not deploy.phase.open:
-            raise RefusedError("not-cancellable", f"{deploy_id} has ended already", deploy_id)
+            raise RefusedError("invalid-request", f"{deploy_id} has ended already", deploy_id)
         return self.advance(deploy_id, Phase.CANCELLED, "cancelled-by-request")
 
     async def outcome(self, deploy_id: DeployId) -> Deploy:
@@ -140,13 +140,13 @@ class FakeCommands(Commands):
         return deploy
 
     async def record(self, deploy_id: DeployId) -> Deploy:
-        self._raise()
+        self._fail_if_told()
         if deploy_id not in self._deploys:
             raise RefusedError("unknown-deploy", f"there is no deploy {deploy_id}")
         return self._deploys[deploy_id]
 
     async def deploys(self, app: str | None, limit: int, before: int | None) -> Sequence[Deploy]:
-        self._raise()
+        self._fail_if_told()
         if app is not None:
             self._app(app)
         found = [
@@ -164,30 +164,30 @@ class FakeCommands(Commands):
         return "\n".join(self.logs.get(deploy.id, "").splitlines()[-50:])
 
     async def status(self, app: str | None) -> Mapping[str, Json]:
-        self._raise()
+        self._fail_if_told()
         chosen = self._app(app) if app or len(self.names) == 1 else None
         apps: dict[str, Json] = {name: self._brief(name) for name in self.names}
-        flat = dict.fromkeys(_FLAT) if chosen is None else self._flat(chosen)
+        flat = dict(_EMPTY) if chosen is None else self._flat(chosen)
         return {**flat, "apps": apps}
 
     async def plan(self, app: str | None) -> Mapping[str, Json]:
-        self._raise()
+        self._fail_if_told()
         names = [self._app(app)] if app else self.names
         each: Json = {
             "converged": not self.pending,
             "pending": list(self.pending),
             "steps": [{"action": "PrepareSlot", "why": one} for one in self.pending],
             "conditions": [],
-            "next_look_at": None,
+            "held": False,
         }
         return {"converged": not self.pending, "apps": dict.fromkeys(names, each)}
 
     async def apps(self) -> Sequence[Mapping[str, Json]]:
-        self._raise()
+        self._fail_if_told()
         return [{"name": name, **self._brief(name)} for name in self.names]
 
     async def events(self, after: int, limit: int) -> Sequence[Event]:
-        self._raise()
+        self._fail_if_told()
         return [event for event in self._events if event.seq > after][:limit]
 
     async def last_event(self) -> int:
@@ -234,19 +234,19 @@ class FakeCommands(Commands):
         self._deploys[deploy_id] = deploy
         if phase is Phase.LIVE:
             self._go_live(deploy)
-        self._tell("deploy.progressed", {"deploy_id": deploy_id, "phase": phase.value})
+        self._announce("deploy.progressed", {"deploy_id": deploy_id, "phase": phase.value})
         return deploy
 
     def seed(self, count: int) -> None:
         """Records events that mean nothing, so that there are pages of them."""
         for number in range(count):
-            self._tell("test.seeded", {"number": number})
+            self._announce("test.seeded", {"number": number})
 
-    def _check(self, principal: Principal, ask: DeployAsk | RollbackAsk) -> None:
-        self._raise()
+    def _note_ask(self, principal: Principal, ask: DeployAsk | RollbackAsk) -> None:
+        self._fail_if_told()
         self.asked.append((principal, ask))
 
-    def _raise(self) -> None:
+    def _fail_if_told(self) -> None:
         if self.failure is not None:
             raise self.failure
 
@@ -259,14 +259,14 @@ class FakeCommands(Commands):
             raise RefusedError("unknown-app", f"there is no app {name!r}")
         return AppName(name)
 
-    def _resolve(self, text: str) -> Revision:
+    def _revision_of(self, text: str) -> Revision:
         found = {one for one in self.revisions.values() if one.startswith(text)}
         named = self.revisions.get(text)
         if named is None and len(found) != 1:
             raise RefusedError("unknown-revision", f"no commit, branch or tag is {text!r}")
         return Revision(named or found.pop())
 
-    def _known(self, ask: DeployAsk | RollbackAsk) -> Deploy | None:
+    def _asked_before(self, ask: DeployAsk | RollbackAsk) -> Deploy | None:
         if ask.idempotency_key is None or ask.idempotency_key not in self._by_key:
             return None
         asked, deploy_id = self._by_key[ask.idempotency_key]
@@ -278,7 +278,7 @@ class FakeCommands(Commands):
         mine = [one for one in self._deploys.values() if one.request.app == app]
         return next((one for one in mine if one.phase.open), None)
 
-    def _record(
+    def _begin(
         self,
         principal: Principal,
         app: AppName,
@@ -313,7 +313,7 @@ class FakeCommands(Commands):
         self._deploys[deploy_id] = deploy
         if ask.idempotency_key is not None:
             self._by_key[ask.idempotency_key] = (ask, deploy_id)
-        self._tell("deploy.requested", {"deploy_id": deploy_id})
+        self._announce("deploy.requested", {"deploy_id": deploy_id})
         return deploy
 
     def _go_live(self, deploy: Deploy) -> None:
@@ -355,7 +355,7 @@ class FakeCommands(Commands):
             "quarantine": [],
         }
 
-    def _tell(self, kind: str, payload: Mapping[str, Json]) -> None:
+    def _announce(self, kind: str, payload: Mapping[str, Json]) -> None:
         at, _ = self._tick()
         seq = len(self._events) + 1
         self._events.append(Event(seq, f"event-{seq}", HOST, kind, 1, at, at, payload))
@@ -369,10 +369,11 @@ class FakeCommands(Commands):
         return EPOCH + span, Instant("boot", 0) + span
 
 
-_FLAT = (
-    "live_slot", "live_commit", "previous_slot", "previous_commit", "last_deploy_time", "healthy",
-    "workspace_dir", "slots", "conditions", "deploy", "queued", "recent", "quarantine",
-)  # fmt: skip
+_EMPTY: Mapping[str, Json] = {
+    "live_slot": None, "live_commit": None, "previous_slot": None, "previous_commit": None,
+    "last_deploy_time": None, "healthy": None, "workspace_dir": None, "slots": [],
+    "conditions": [], "deploy": None, "queued": [], "recent": [], "quarantine": [],
+}  # fmt: skip
 
 
 def _slot(name: str, live: Deploy | None, previous: Deploy | None) -> Mapping[str, Json]:
@@ -389,6 +390,7 @@ def _filled(name: str, role: str, deploy: Deploy) -> Mapping[str, Json]:
         "address": "127.0.0.1:20001",
         "up": True,
         "since": timestamp(deploy.progress[0].at),
+        "pid": 4711,
     }
     return {
         "name": name,

@@ -57,10 +57,18 @@ def _failure(deploy: Deploy, short: str, *, serving: bool) -> str:
     return "\n".join(lines)
 
 
-def narrate_condition(payload: Mapping[str, Json]) -> str:
-    """Returns what to tell of a changed condition: only of a stall, and of its end."""
+def narrate_condition(payload: Mapping[str, Json], stalled: set[str]) -> str:
+    """Returns what to tell of a changed condition: only of a stall, and of its end.
+
+    `stalled` holds the apps that were told to be stalled, and is kept so.
+    """
+    app = str(payload.get("app"))
     if payload.get("type") != "Stalled":
         return ""
-    if payload.get("status") in (True, "true", "True"):
-        return f"{payload.get('app')}: STALLED {payload.get('reason')}: {payload.get('message')}"
-    return f"{payload.get('app')}: not stalled any more"
+    if payload.get("status") is True:
+        stalled.add(app)
+        return f"{app}: STALLED {payload.get('reason')}: {payload.get('message')}"
+    if app not in stalled:
+        return ""
+    stalled.discard(app)
+    return f"{app}: not stalled any more"

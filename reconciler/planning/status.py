@@ -132,8 +132,8 @@ def app_status(
             {
                 "type": condition.type.value,
                 "status": condition.status,
-                "reason": condition.reason or None,
-                "message": condition.message or None,
+                "reason": condition.reason,
+                "message": condition.message,
                 "since": timestamp(since),
             }
             for condition, since in conditions
@@ -199,8 +199,8 @@ def app_plan(plan: Plan, standing: Standing) -> dict[str, Json]:
             {
                 "type": one.type.value,
                 "status": one.status,
-                "reason": one.reason or None,
-                "message": one.message or None,
+                "reason": one.reason,
+                "message": one.message,
             }
             for one in plan.conditions
         ],

@@ -115,7 +115,7 @@ class ConfirmDoor:
             return Dialled("", "no answer in time")
         except httpx.HTTPError as error:
             return Dialled("", f"the proxy did not answer ({error!r})")
-        if address := answer.headers.get(DIALLED_HEADER, answer.headers.get(TRIED_HEADER)):
+        if address := answer.headers.get(DIALLED_HEADER):
             return Dialled(address)
         tried = answer.headers.get(TRIED_HEADER, "")
         if tried in ("", ":0"):

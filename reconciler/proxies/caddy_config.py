@@ -225,11 +225,11 @@ def _secured_server(
 
 
 def _redirect_to_https(hosts: Sequence[str], site: CaddySite) -> Json:
+    # Caddy answers the challenges of a certificate authority before any route is tried.
     port = "" if site.https_port == 443 else f":{site.https_port}"
     location = f"https://{{http.request.host}}{port}{{http.request.uri}}"
-    challenge: Json = {"path": ["/.well-known/acme-challenge/*"]}
     return {
-        "match": [{"host": list(hosts), "not": [challenge]}],
+        "match": [{"host": list(hosts)}],
         "handle": [_answer(308, {"Location": [location]})],
     }
 

@@ -64,24 +64,6 @@ class Cgroups:
         return values
 
 
-def own_group() -> Path | None:
-    """Returns this process's group in the version 2 hierarchy, None where none is mounted."""
-    mount = _mount_point()
-    if mount is None:
-        return None
-    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    path = next((line[3:] for line in lines if line.startswith("0::")), None)
-    return mount / path.lstrip("/") if path is not None else None
-
-
-def _mount_point() -> Path | None:
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        before, _, after = line.partition(" - ")
-        if after.startswith("cgroup2 "):
-            return Path(before.split()[4])
-    return None
-
-
 def _delegated(own: Path) -> Path:
     """Returns the nearest group that systemd delegated (Delegate=), else our own."""
     for group in (own, *own.parents):

@@ -61,13 +61,14 @@ class WebInstance:
         return address(self._intent.internal_port)
 
     async def listener(self, *, internal: bool = False) -> Listener:
-        return self.look(internal=internal)
+        return self.look(internal=internal) or self._look_elsewhere()
 
-    def look(self, *, internal: bool = False) -> Listener:
+    def look(self, *, internal: bool = False) -> Listener | None:
+        """Returns who listens on the port, None when nobody does."""
         port = self._intent.internal_port if internal else self._intent.port
         listening = sockets.listeners(port) if port else ()
         if not listening:
-            return self._look_elsewhere()
+            return None
         held = self._held({one.inode for one in listening})
         foreign = [one for one in listening if one.inode not in held and _takes_over(one)]
         if foreign:

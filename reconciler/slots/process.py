@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from reconciler.host.files import write_atomic
-from reconciler.host.processes import describe
+from reconciler.host.processes import describe, own_cgroup
 from reconciler.model.desired import AppContract
 from reconciler.model.errors import LaunchError, SlotBusyError
 from reconciler.model.instants import Instant
 from reconciler.model.names import SETUP, WEB, AppName, DeployId, HostId, ProcessName, SlotName
 from reconciler.model.observed import Health, ObservedSlot, SlotRecord, Stage
-from reconciler.ports import Clock, Launch, Preparation
+from reconciler.ports import Clock, Launch, Listener, Preparation
 from reconciler.slots import cgroups, logs, notes, rooms, trash
 from reconciler.slots.background import Background
 from reconciler.slots.cgroups import Cgroups
@@ -69,7 +69,7 @@ class ProcessSlots:
         self._background = Background()
         self._children = Children(self._ended)
         self._instances = Instances(self._layout, self._children, self._boot_id)
-        self._groups = Cgroups(data_dir.resolve(), cgroups.own_group())
+        self._groups = Cgroups(data_dir.resolve(), own_cgroup())
         environments = Environments(host_id, orchestrator_url, inherit_path=inherit_path)
         self._launcher = Launcher(
             self._layout, environments, self._groups, self._background, self._boot_id
@@ -134,6 +134,8 @@ class ProcessSlots:
             starts=old.starts if old is not None and same else (),
         )
         self._records.write(job.app, job.slot, record)
+        # Where an earlier deploy listened is nobody's address now, and may soon be a stranger's.
+        _write_addresses(paths, "", "")
         forget_health(paths)
 
     async def start(self, launch: Launch) -> None:
@@ -172,17 +174,14 @@ class ProcessSlots:
 
     async def publish(self, app: AppName, slot: SlotName) -> str:
         instance = self.instance(app, slot)
-        web, internal = instance.look(), instance.look(internal=True)
-        addr = self._layout.slot(app, slot).addr
-        _write_line(addr / "internal", internal.address if internal.ours else "")
-        _write_line(addr / "web", web.address if web.ours else "")
-        return web.address if web.ours else ""
+        web, internal = (_own_address(instance.look(internal=one)) for one in (False, True))
+        _write_addresses(self._layout.slot(app, slot), web, internal)
+        return web
 
     async def blank(self, app: AppName, slot: SlotName) -> None:
-        addr = self._layout.slot(app, slot).addr
-        if addr.is_dir():
-            _write_line(addr / "web", "")
-            _write_line(addr / "internal", "")
+        paths = self._layout.slot(app, slot)
+        if paths.addr.is_dir():
+            _write_addresses(paths, "", "")
 
     async def note_drain(
         self,
@@ -241,7 +240,7 @@ class ProcessSlots:
         await asyncio.to_thread(self._records.change, app, slot, partial(replace, vacated=True))
         self._ports.rest(_ports_of(record))
         if group := notes.read_group(paths):
-            cgroups.remove(group)
+            await asyncio.to_thread(cgroups.remove, group)
             notes.forget_group(paths)
 
     def _refuse_left(self, app: AppName, slot: SlotName, record: SlotRecord) -> None:
@@ -328,6 +327,15 @@ def _stamp_term(record: SlotRecord, now: Instant) -> SlotRecord:
 
 def _stamp_kill(record: SlotRecord, now: Instant) -> SlotRecord:
     return record if record.kill_at else replace(record, kill_at=now)
+
+
+def _own_address(listener: Listener | None) -> str:
+    return listener.address if listener is not None and listener.ours else ""
+
+
+def _write_addresses(paths: SlotPaths, web: str, internal: str) -> None:
+    _write_line(paths.addr / "internal", internal)
+    _write_line(paths.addr / "web", web)
 
 
 def _write_line(path: Path, text: str) -> None:

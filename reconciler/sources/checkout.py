@@ -31,6 +31,8 @@ Kept = frozenset[Parts]
 
 DEADLINE = timedelta(minutes=10)
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
+# What git says when a write fails half-way, without the reason: hardly ever another one.
+_WRITE_FAILED = ("unable to write file", "unable to write new index file")
 
 # Every byte is the blob's, whatever a `.gitattributes` of the tree asks for: this file wins.
 _ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding"
@@ -252,5 +254,5 @@ def _literal(parts: Parts, anchor: str) -> str:
 
 def _raise_if_full(error: Exception) -> None:
     text = error.output if isinstance(error, CommandFailedError) else str(error)
-    if any(sign in text for sign in NO_SPACE):
+    if any(sign in text for sign in (*NO_SPACE, *_WRITE_FAILED)):
         raise DiskPressureError(f"no space left while checking out: {text.strip()}") from error

@@ -54,7 +54,10 @@ async def post_rollback(call: Call) -> Response:
 
 async def post_cancel(call: Call) -> Response:
     (await read_body(call.request, optional=True)).done()
-    deploy = await call.commands.cancel(call.principal, _deploy_id(call))
+    try:
+        deploy = await call.commands.cancel(call.principal, _deploy_id(call))
+    except RefusedError as error:
+        return await _refused(call, error)
     return JSONResponse(deploy_record(deploy))
 
 

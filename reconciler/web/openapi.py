@@ -176,7 +176,7 @@ def _get_log() -> Schema:
         "summary": "Output of the setup and the processes of a deploy",
         "parameters": [_deploy_id()],
         "responses": {
-            "200": _text("The last MiB of the log"),
+            "200": _text("The end of the log"),
             **_problems(400, 401, 403, 404, 500, 503, 507),
         },
     }
@@ -259,7 +259,7 @@ def _get(
 
 
 def _app() -> Schema:
-    schema: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
+    schema: Schema = {**INPUT, "type": "string"}
     return {"name": "app", "in": "query", "schema": schema, "description": "One app only."}
 
 
@@ -402,7 +402,15 @@ def _deploy_fields() -> Schema:
 
 
 def _status_schema() -> Schema:
-    instance = _object({"process": TEXT, "address": TEXT, "up": FLAG, "since": OPTIONAL_TIME})
+    instance = _object(
+        {
+            "process": TEXT,
+            "address": OPTIONAL_TEXT,
+            "up": FLAG,
+            "since": OPTIONAL_TIME,
+            "pid": {"type": ["integer", "null"]},
+        }
+    )
     slot = _object({
         "name": TEXT,
         "role": {"enum": ["live", "previous", "candidate", "draining", "none"]},
@@ -450,7 +458,8 @@ def _status_schema() -> Schema:
         }
     )
     schema["description"] = (
-        "With several apps and none named, all but `apps` is null: name one with `?app=`."
+        "With several apps and none named, all but `apps` is null or empty (name one with "
+        "`?app=`), and `conditions` are those of the host."
     )
     return schema
 
@@ -479,7 +488,7 @@ def _plan_schema() -> Schema:
             "pending": _list(TEXT),
             "steps": _list(step),
             "conditions": _list({"type": "object"}),
-            "next_look_at": OPTIONAL_TEXT,
+            "held": {**FLAG, "description": "A rollback holds the revision."},
         }
     )
     return _object(

@@ -63,6 +63,12 @@ setInterval(soon, 10000);
 """
 
 
+NO_APP = (
+    "<p>No app yet. Run <code>autopilot init</code> in the repository, commit "
+    "<code>.autopilot/</code>, and it is deployed.</p>"
+)
+
+
 def _source(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
@@ -89,7 +95,8 @@ async def get_page(call: Call) -> Response:
     named = [chosen] if chosen else list(apps) if len(apps) <= DETAILED else []
     details = [(name, await call.commands.status(name)) for name in named]
     recent = await call.commands.deploys(chosen, RECENT, None)
-    main = _main(apps, details, [deploy_record(deploy) for deploy in recent])
+    conditions = _mappings(overview["conditions"]) if len(apps) != 1 else ()
+    main = _main(apps, conditions, details, [deploy_record(deploy) for deploy in recent])
     return HTMLResponse(_document(main), headers={"Content-Security-Policy": POLICY})
 
 
@@ -105,15 +112,12 @@ def _document(main: str) -> str:
 
 def _main(
     apps: Mapping[str, Json],
+    conditions: Sequence[Mapping[str, Json]],
     details: Sequence[tuple[str, Mapping[str, Json]]],
     recent: Sequence[Mapping[str, Json]],
 ) -> str:
-    if not apps:
-        return (
-            "<main><p>No app yet. Run <code>autopilot init</code> in the repository, commit "
-            "<code>.autopilot/</code>, and it is deployed.</p></main>"
-        )
-    parts = [_apps(apps)]
+    parts = [_condition(one) for one in conditions]
+    parts.append(_apps(apps) if apps else NO_APP)
     parts += [_app(name, status) for name, status in details]
     parts.append("<h2>Recent deploys</h2>")
     parts.append(_deploys(recent) if recent else '<p class="dim">None yet.</p>')

@@ -218,10 +218,9 @@ def test_without_a_public_host_no_server_may_ask_for_a_certificate() -> None:
         assert all(one["automatic_https"] == {"disable": True} for one in made.values())
 
 
-def test_a_public_host_is_sent_to_https_but_for_the_challenge() -> None:
+def test_a_public_host_is_sent_to_https_and_a_private_one_is_not() -> None:
     first = servers(certified("www.example.com", "nas.local"), PUBLIC)["shared"]["routes"][0]
-    assert first["match"][0]["host"] == ["www.example.com"]
-    assert first["match"][0]["not"] == [{"path": ["/.well-known/acme-challenge/*"]}]
+    assert first["match"] == [{"host": ["www.example.com"]}]
     assert first["handle"][0]["headers"]["Location"] == [
         "https://{http.request.host}{http.request.uri}"
     ]

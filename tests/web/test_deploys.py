@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_deploy_answers_with_the_record_once_live(
     client: httpx.AsyncClient, commands: FakeCommands
-):
+) -> None:
     answer = await client.post("/deploy", json={"commit": "main", "message": "first"})
 
     assert answer.status_code == 200
@@ -30,7 +30,7 @@ async def test_deploy_answers_with_the_record_once_live(
     assert commands.asked == [(LOCAL, DeployAsk(commit="main", message="first"))]
 
 
-async def test_without_waiting_the_answer_says_where_to_ask(connect: Connect):
+async def test_without_waiting_the_answer_says_where_to_ask(connect: Connect) -> None:
     client = connect(FakeCommands(held=True))
 
     answer = await client.post("/deploy", json={"commit": "main", "wait": False})
@@ -42,7 +42,7 @@ async def test_without_waiting_the_answer_says_where_to_ask(connect: Connect):
     assert (await client.get(answer.headers["location"])).json()["phase"] == "queued"
 
 
-async def test_null_stands_for_the_head_of_the_branch(client: httpx.AsyncClient):
+async def test_null_stands_for_the_head_of_the_branch(client: httpx.AsyncClient) -> None:
     answer = await client.post("/deploy", json={"commit": None})
 
     assert answer.json()["commit"] == GOOD
@@ -70,7 +70,7 @@ async def test_null_stands_for_the_head_of_the_branch(client: httpx.AsyncClient)
 )
 async def test_failed_deploy_is_a_problem_with_record_and_log(
     connect: Connect, end: End, status: int, slug: str
-):
+) -> None:
     commands = FakeCommands(ends={BAD: end}, held=True)
     client = connect(commands)
     asking = asyncio.create_task(client.post("/deploy", json={"commit": "bad"}))
@@ -90,7 +90,7 @@ async def test_failed_deploy_is_a_problem_with_record_and_log(
     assert end.detail in body["detail"]
 
 
-async def test_client_that_goes_away_does_not_cancel_the_deploy(connect: Connect):
+async def test_client_that_goes_away_does_not_cancel_the_deploy(connect: Connect) -> None:
     commands = FakeCommands(held=True)
     client = connect(commands)
     asking = asyncio.create_task(client.post("/deploy", json={"commit": "main"}))
@@ -104,7 +104,7 @@ async def test_client_that_goes_away_does_not_cancel_the_deploy(connect: Connect
     assert commands.finish(deploy.id).promoted is not None
 
 
-async def test_refusal_for_a_running_deploy_carries_its_record(connect: Connect):
+async def test_refusal_for_a_running_deploy_carries_its_record(connect: Connect) -> None:
     commands = FakeCommands(held=True)
     client = connect(commands)
     first = (await client.post("/deploy", json={"commit": "main", "wait": False})).json()
@@ -118,7 +118,7 @@ async def test_refusal_for_a_running_deploy_carries_its_record(connect: Connect)
     assert queued.status_code == 202
 
 
-async def test_idempotency_key_answers_with_the_same_deploy(client: httpx.AsyncClient):
+async def test_idempotency_key_answers_with_the_same_deploy(client: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": "k-1"}
     first = await client.post("/deploy", json={"commit": "main"}, headers=headers)
 
@@ -131,7 +131,7 @@ async def test_idempotency_key_answers_with_the_same_deploy(client: httpx.AsyncC
 
 async def test_rollback_goes_back_and_passes_on_what_was_asked(
     client: httpx.AsyncClient, commands: FakeCommands
-):
+) -> None:
     await client.post("/deploy", json={"commit": "main"})
     await client.post("/deploy", json={"commit": "better"})
 
@@ -142,13 +142,13 @@ async def test_rollback_goes_back_and_passes_on_what_was_asked(
     assert commands.asked[-1] == (LOCAL, RollbackAsk(app="web", to=GOOD, reason="slow"))
 
 
-async def test_rollback_needs_no_body(client: httpx.AsyncClient):
+async def test_rollback_needs_no_body(client: httpx.AsyncClient) -> None:
     answer = await client.post("/rollback")
 
     assert (answer.status_code, answer.json()["type"]) == (409, "no-previous")
 
 
-async def test_rollback_ends_a_running_deploy_as_superseded(connect: Connect):
+async def test_rollback_ends_a_running_deploy_as_superseded(connect: Connect) -> None:
     commands = FakeCommands()
     client = connect(commands)
     await client.post("/deploy", json={"commit": "main"})
@@ -166,7 +166,7 @@ async def test_rollback_ends_a_running_deploy_as_superseded(connect: Connect):
 
 async def test_force_needs_the_admin_credential_and_a_reason(
     client: httpx.AsyncClient, commands: FakeCommands
-):
+) -> None:
     commands.quarantined.add(BAD)
     forced = {"commit": "bad", "force": True, "reason": "checked by hand"}
 
@@ -178,7 +178,7 @@ async def test_force_needs_the_admin_credential_and_a_reason(
     assert commands.asked[-1][0] is ADMIN
 
 
-async def test_cancel_ends_an_open_deploy(connect: Connect):
+async def test_cancel_ends_an_open_deploy(connect: Connect) -> None:
     commands = FakeCommands(held=True)
     client = connect(commands)
     record = (await client.post("/deploy", json={"commit": "main", "wait": False})).json()
@@ -188,10 +188,11 @@ async def test_cancel_ends_an_open_deploy(connect: Connect):
     again = await client.post(path, json={})
 
     assert (answer.status_code, answer.json()["phase"]) == (200, "cancelled")
-    assert (again.status_code, again.json()["deploy_id"]) == (409, record["deploy_id"])
+    assert (again.status_code, again.json()["deploy_id"]) == (400, record["deploy_id"])
+    assert again.json()["phase"] == "cancelled"
 
 
-async def test_deploys_are_paged_newest_first(client: httpx.AsyncClient):
+async def test_deploys_are_paged_newest_first(client: httpx.AsyncClient) -> None:
     for commit in ("main", "better", "main"):
         await client.post("/deploy", json={"commit": commit})
 
@@ -203,7 +204,7 @@ async def test_deploys_are_paged_newest_first(client: httpx.AsyncClient):
     assert (first["next"], rest["next"]) == (2, None)
 
 
-async def test_deploy_shows_the_end_of_its_log_when_it_failed(connect: Connect):
+async def test_deploy_shows_the_end_of_its_log_when_it_failed(connect: Connect) -> None:
     commands = FakeCommands(ends={BAD: End(Phase.FAILED, "exited")})
     client = connect(commands)
     good = (await client.post("/deploy", json={"commit": "main"})).json()["deploy_id"]
@@ -222,7 +223,7 @@ async def test_deploy_shows_the_end_of_its_log_when_it_failed(connect: Connect):
 @pytest.mark.parametrize("suffix", ["", "/log"])
 async def test_unknown_or_malformed_id_is_not_found(
     client: httpx.AsyncClient, bad_id: str, suffix: str
-):
+) -> None:
     answer = await client.get(f"/deploys/{bad_id}{suffix}")
 
     assert answer.status_code == 404
@@ -231,7 +232,7 @@ async def test_unknown_or_malformed_id_is_not_found(
 
 async def test_waiting_answer_ends_when_the_server_stops(
     commands: FakeCommands, settings: object, access: Access, connect: Connect
-):
+) -> None:
     commands.held = True
     client = connect(commands)
     transport = client._transport

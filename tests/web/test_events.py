@@ -46,7 +46,7 @@ async def seqs(lines: AsyncIterator[str], count: int) -> list[int]:
     return found
 
 
-async def test_list_goes_on_after_a_seq(client: httpx.AsyncClient, commands: FakeCommands):
+async def test_list_goes_on_after_a_seq(client: httpx.AsyncClient, commands: FakeCommands) -> None:
     commands.seed(5)
 
     first = (await client.get("/events", params={"after": 0, "limit": 3})).json()
@@ -63,7 +63,7 @@ async def test_list_goes_on_after_a_seq(client: httpx.AsyncClient, commands: Fak
 
 async def test_list_without_a_seq_holds_the_newest(
     client: httpx.AsyncClient, commands: FakeCommands
-):
+) -> None:
     commands.seed(5)
 
     page = (await client.get("/events", params={"limit": 2})).json()
@@ -81,7 +81,7 @@ async def test_list_without_a_seq_holds_the_newest(
 )
 async def test_stream_goes_on_where_the_client_left_off(
     commands: FakeCommands, settings: Settings, access: Access, path: str, headers: dict[str, str]
-):
+) -> None:
     commands.seed(4)
     async with (
         ApiServer(commands, settings, access) as server,
@@ -92,7 +92,9 @@ async def test_stream_goes_on_where_the_client_left_off(
         assert await seqs(lines, 1) == [5]
 
 
-async def test_fresh_stream_starts_now(commands: FakeCommands, settings: Settings, access: Access):
+async def test_fresh_stream_starts_now(
+    commands: FakeCommands, settings: Settings, access: Access
+) -> None:
     commands.seed(3)
     async with ApiServer(commands, settings, access) as server, streaming(server) as lines:
         commands.seed(1)
@@ -101,7 +103,7 @@ async def test_fresh_stream_starts_now(commands: FakeCommands, settings: Setting
 
 async def test_quiet_stream_has_a_heartbeat(
     commands: FakeCommands, settings: Settings, access: Access, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(events, "HEARTBEAT_S", 0.01)
     async with ApiServer(commands, settings, access) as server, streaming(server) as lines:
         async with asyncio.timeout(5):
@@ -113,7 +115,7 @@ async def test_quiet_stream_has_a_heartbeat(
 
 async def test_stream_ends_cleanly_when_the_server_stops(
     commands: FakeCommands, settings: Settings, access: Access
-):
+) -> None:
     server = ApiServer(commands, settings, access)
     await server.start()
     async with streaming(server) as lines:
@@ -122,7 +124,7 @@ async def test_stream_ends_cleanly_when_the_server_stops(
             assert [line async for line in lines if line.startswith("data")] == []
 
 
-async def test_wrong_last_event_id_is_refused(client: httpx.AsyncClient):
+async def test_wrong_last_event_id_is_refused(client: httpx.AsyncClient) -> None:
     answer = await client.get("/events", headers={**STREAM, "Last-Event-ID": "x"})
 
     assert (answer.status_code, answer.json()["type"]) == (400, "invalid-request")

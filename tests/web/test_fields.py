@@ -32,13 +32,13 @@ async def refused(client: httpx.AsyncClient, commands: FakeCommands, content: by
 )  # fmt: skip
 async def test_wrong_or_unknown_field_is_named(
     client: httpx.AsyncClient, commands: FakeCommands, field: str, value: object
-):
+) -> None:
     content = json.dumps({"commit": "main", field: value}).encode()
 
     assert (await refused(client, commands, content)).startswith(f"{field}: ")
 
 
-async def test_missing_commit_is_named(client: httpx.AsyncClient, commands: FakeCommands):
+async def test_missing_commit_is_named(client: httpx.AsyncClient, commands: FakeCommands) -> None:
     assert (await refused(client, commands, b"{}")).startswith("commit: missing")
 
 
@@ -52,7 +52,7 @@ async def test_missing_commit_is_named(client: httpx.AsyncClient, commands: Fake
 )  # fmt: skip
 async def test_what_is_not_a_json_object_is_refused(
     client: httpx.AsyncClient, commands: FakeCommands, content: bytes
-):
+) -> None:
     assert await refused(client, commands, content)
 
 
@@ -62,7 +62,7 @@ async def test_what_is_not_a_json_object_is_refused(
 )
 async def test_other_content_types_are_refused(
     client: httpx.AsyncClient, commands: FakeCommands, content_type: str
-):
+) -> None:
     for path in ("/deploy", "/rollback", "/deploys/d-1/cancel"):
         answer = await client.post(
             path, content=b'{"commit": "main"}', headers={"Content-Type": content_type}
@@ -71,7 +71,7 @@ async def test_other_content_types_are_refused(
     assert commands.asked == []
 
 
-async def test_content_type_may_carry_a_charset(client: httpx.AsyncClient):
+async def test_content_type_may_carry_a_charset(client: httpx.AsyncClient) -> None:
     answer = await client.post(
         "/deploy",
         content=b'{"commit": "main"}',
@@ -80,7 +80,9 @@ async def test_content_type_may_carry_a_charset(client: httpx.AsyncClient):
     assert answer.status_code == 200
 
 
-async def test_body_over_a_mebibyte_is_refused(client: httpx.AsyncClient, commands: FakeCommands):
+async def test_body_over_a_mebibyte_is_refused(
+    client: httpx.AsyncClient, commands: FakeCommands
+) -> None:
     content = json.dumps({"commit": "main", "message": "x" * (1 << 20)}).encode()
 
     answer = await client.post("/deploy", content=content, headers=JSON)
@@ -98,7 +100,7 @@ async def test_body_over_a_mebibyte_is_refused(client: httpx.AsyncClient, comman
         "/deploys?limit=%D9%A1",
     ],
 )  # fmt: skip
-async def test_wrong_query_is_refused(client: httpx.AsyncClient, path: str):
+async def test_wrong_query_is_refused(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path)
 
     assert (answer.status_code, answer.json()["type"]) == (400, "invalid-request")
@@ -107,7 +109,7 @@ async def test_wrong_query_is_refused(client: httpx.AsyncClient, path: str):
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "é"])
 async def test_wrong_idempotency_key_is_refused(
     client: httpx.AsyncClient, commands: FakeCommands, key: str
-):
+) -> None:
     answer = await client.post(
         "/deploy", json={"commit": "main"}, headers={b"Idempotency-Key": key.encode()}
     )

@@ -32,7 +32,9 @@ class Tags(HTMLParser):
         self.attributes += attrs
 
 
-async def test_page_shows_how_things_stand(client: httpx.AsyncClient, commands: FakeCommands):
+async def test_page_shows_how_things_stand(
+    client: httpx.AsyncClient, commands: FakeCommands
+) -> None:
     await client.post("/deploy", json={"commit": "main", "message": "the first"})
     commands.conditions.append(
         {"type": "Stalled", "status": True, "reason": "PointerUnknown", "message": "look at it"}
@@ -45,7 +47,7 @@ async def test_page_shows_how_things_stand(client: httpx.AsyncClient, commands: 
         assert shown in page.text
 
 
-async def test_page_escapes_everything_that_others_wrote(connect: Connect):
+async def test_page_escapes_everything_that_others_wrote(connect: Connect) -> None:
     commands = FakeCommands(
         ends={BAD: End(Phase.FAILED, EVIL, EVIL)}, revisions={EVIL: BAD, "odd": EVIL}
     )
@@ -65,7 +67,9 @@ async def test_page_escapes_everything_that_others_wrote(connect: Connect):
         assert "&lt;script&gt;" in page.text
 
 
-async def test_policy_admits_the_pages_own_script_and_style_alone(client: httpx.AsyncClient):
+async def test_policy_admits_the_pages_own_script_and_style_alone(
+    client: httpx.AsyncClient,
+) -> None:
     page = await client.get("/")
 
     policy = page.headers["content-security-policy"]
@@ -79,14 +83,14 @@ async def test_policy_admits_the_pages_own_script_and_style_alone(client: httpx.
     assert "http" not in re.sub(r"https?-equiv", "", page.text), "self-contained"
 
 
-async def test_page_is_for_phones_and_for_the_night(client: httpx.AsyncClient):
+async def test_page_is_for_phones_and_for_the_night(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
 
     assert 'name="viewport" content="width=device-width' in page.text
     assert "prefers-color-scheme:dark" in page.text
 
 
-async def test_page_with_many_apps_shows_one_at_a_time(connect: Connect):
+async def test_page_with_many_apps_shows_one_at_a_time(connect: Connect) -> None:
     commands = FakeCommands(*(f"app-{number}" for number in range(30)))
     client = connect(commands)
     await client.post("/deploy", json={"commit": "main", "app": "app-7"})
@@ -98,7 +102,7 @@ async def test_page_with_many_apps_shows_one_at_a_time(connect: Connect):
     assert (await client.get("/?app=nope")).status_code == 404
 
 
-async def test_page_without_apps_says_how_to_begin(connect: Connect):
+async def test_page_without_apps_says_how_to_begin(connect: Connect) -> None:
     commands = FakeCommands()
     commands.names = []
 

@@ -137,7 +137,7 @@ async def status_of(app: Any, scope: dict[str, Any], body: bytes) -> int:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_who_asks(way: Way):
+def test_who_asks(way: Way) -> None:
     if isinstance(way.expected, Principal):
         assert identify(scope_of(way), Access(TOKEN, DAEMON_UID)) is way.expected
         return
@@ -149,7 +149,7 @@ def test_who_asks(way: Way):
 @pytest.mark.parametrize(("way", "verb"), list(product(WAYS, VERBS)), ids=lambda each: each.name)
 async def test_every_verb_asks_the_same_principal(
     way: Way, verb: Verb, settings: Settings, access: Access
-):
+) -> None:
     commands = FakeCommands()
     await commands.deploy(LOCAL, _ask())
     before = list(commands.asked)
@@ -175,7 +175,7 @@ def _ask() -> Any:
 
 async def test_link_from_another_page_opens_but_a_script_of_it_may_not(
     settings: Settings, access: Access
-):
+) -> None:
     app = create_app(FakeCommands(), settings, access)
     link = (("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"))
     followed = Way("", (OWN_HOST, *link, ("sec-fetch-dest", "document")), 200)
@@ -186,19 +186,19 @@ async def test_link_from_another_page_opens_but_a_script_of_it_may_not(
     assert await status_of(app, scope_of(followed, "POST", "/rollback"), b"{}") == 403
 
 
-def test_every_route_that_changes_something_needs_more_than_reading():
+def test_every_route_that_changes_something_needs_more_than_reading() -> None:
     assert {endpoint.scope for endpoint in ENDPOINTS if endpoint.method == "GET"} == {Scope.READ}
     assert {e.scope for e in ENDPOINTS if e.method == "POST"} == {Scope.DEPLOY}
 
 
-async def test_unknown_pages_are_guarded_as_well(settings: Settings, access: Access):
+async def test_unknown_pages_are_guarded_as_well(settings: Settings, access: Access) -> None:
     app = create_app(FakeCommands(), settings, access)
     foreign = Way("", (("host", "evil.example"),), 403)
 
     assert await status_of(app, scope_of(foreign, path="/nothing"), b"") == 403
 
 
-def test_admin_token_is_private_and_stays(tmp_path: Path):
+def test_admin_token_is_private_and_stays(tmp_path: Path) -> None:
     token = admin_token(tmp_path)
 
     assert (tmp_path / "admin.token").stat().st_mode & 0o777 == 0o600
@@ -207,7 +207,7 @@ def test_admin_token_is_private_and_stays(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["readable", "empty", "link"])
-def test_admin_token_that_others_may_know_is_replaced(tmp_path: Path, damage: str):
+def test_admin_token_that_others_may_know_is_replaced(tmp_path: Path, damage: str) -> None:
     token = admin_token(tmp_path)
     path = tmp_path / "admin.token"
     match damage:
@@ -224,11 +224,11 @@ def test_admin_token_that_others_may_know_is_replaced(tmp_path: Path, damage: st
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_access_does_not_show_its_token():
+def test_access_does_not_show_its_token() -> None:
     assert TOKEN not in repr(Access(TOKEN, 0))
 
 
-def test_an_empty_admin_token_admits_nobody():
+def test_an_empty_admin_token_admits_nobody() -> None:
     way = Way("", (OWN_HOST, ("authorization", "Bearer ")), 401)
     with pytest.raises(RefusedError):
         identify(scope_of(way), Access("", 0))

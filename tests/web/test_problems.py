@@ -24,7 +24,7 @@ PROMISED = {
 @pytest.mark.parametrize(("slug", "status"), PROMISED.items())
 async def test_refusal_has_the_promised_status(
     client: httpx.AsyncClient, commands: FakeCommands, slug: str, status: int
-):
+) -> None:
     commands.failure = RefusedError(slug, "what to do")
 
     answer = await client.get("/status")
@@ -36,7 +36,9 @@ async def test_refusal_has_the_promised_status(
     }  # fmt: skip
 
 
-async def test_slug_nobody_knows_is_a_conflict(client: httpx.AsyncClient, commands: FakeCommands):
+async def test_slug_nobody_knows_is_a_conflict(
+    client: httpx.AsyncClient, commands: FakeCommands
+) -> None:
     commands.failure = RefusedError("not-yet", "later", "d-1")
 
     answer = await client.get("/status")
@@ -54,7 +56,7 @@ async def test_slug_nobody_knows_is_a_conflict(client: httpx.AsyncClient, comman
 )
 async def test_known_failures_are_told(
     client: httpx.AsyncClient, commands: FakeCommands, error: Exception, status: int, slug: str
-):
+) -> None:
     commands.failure = error
 
     answer = await client.post("/deploy", json={"commit": "main"})
@@ -65,7 +67,7 @@ async def test_known_failures_are_told(
 
 async def test_defect_tells_no_internals_but_the_log_has_them(
     client: httpx.AsyncClient, commands: FakeCommands
-):
+) -> None:
     commands.failure = ValueError("password=hunter2")
 
     with structlog.testing.capture_logs() as logged:
@@ -76,7 +78,7 @@ async def test_defect_tells_no_internals_but_the_log_has_them(
     assert [(one["log_level"], one["path"]) for one in logged] == [("error", "/status")]
 
 
-async def test_unknown_page_and_method_are_problems(client: httpx.AsyncClient):
+async def test_unknown_page_and_method_are_problems(client: httpx.AsyncClient) -> None:
     missing = await client.get("/nothing")
     wrong = await client.get("/deploy")
     slashed = await client.get("/status/")
@@ -87,7 +89,7 @@ async def test_unknown_page_and_method_are_problems(client: httpx.AsyncClient):
     assert slashed.status_code == 404
 
 
-async def test_no_answer_invites_another_site(client: httpx.AsyncClient):
+async def test_no_answer_invites_another_site(client: httpx.AsyncClient) -> None:
     for path in ("/", "/status", "/nothing", "/metrics"):
         answer = await client.get(path)
         assert not [name for name in answer.headers if name.startswith("access-control-")]

@@ -12,7 +12,7 @@ from tests.web.conftest import Connect
 pytestmark = pytest.mark.anyio
 
 
-async def test_status_of_the_only_app_is_flat(client: httpx.AsyncClient):
+async def test_status_of_the_only_app_is_flat(client: httpx.AsyncClient) -> None:
     await client.post("/deploy", json={"commit": "main"})
 
     status = (await client.get("/status")).json()
@@ -21,7 +21,7 @@ async def test_status_of_the_only_app_is_flat(client: httpx.AsyncClient):
     assert status == (await client.get("/status", params={"app": "web"})).json()
 
 
-async def test_status_of_several_apps_is_by_name(connect: Connect):
+async def test_status_of_several_apps_is_by_name(connect: Connect) -> None:
     client = connect(FakeCommands("api", "web"))
 
     status = (await client.get("/status")).json()
@@ -33,7 +33,7 @@ async def test_status_of_several_apps_is_by_name(connect: Connect):
     assert (ambiguous.status_code, ambiguous.json()["type"]) == (400, "ambiguous-app")
 
 
-async def test_apps_and_plan(client: httpx.AsyncClient, commands: FakeCommands):
+async def test_apps_and_plan(client: httpx.AsyncClient, commands: FakeCommands) -> None:
     commands.pending.append("deploy a to web")
 
     apps, plan = await client.get("/apps"), await client.get("/plan")
@@ -44,7 +44,9 @@ async def test_apps_and_plan(client: httpx.AsyncClient, commands: FakeCommands):
     assert plan.json()["apps"]["web"]["pending"] == ["deploy a to web"]
 
 
-async def test_ready_after_the_first_pass_only(client: httpx.AsyncClient, commands: FakeCommands):
+async def test_ready_after_the_first_pass_only(
+    client: httpx.AsyncClient, commands: FakeCommands
+) -> None:
     commands.is_ready = False
 
     assert (await client.get("/healthz")).status_code == 200
@@ -63,7 +65,7 @@ async def samples(client: httpx.AsyncClient) -> dict[tuple[str, frozenset[str]],
     }
 
 
-async def test_metrics_count_each_deploy_once(connect: Connect):
+async def test_metrics_count_each_deploy_once(connect: Connect) -> None:
     commands = FakeCommands(ends={BAD: End(Phase.FAILED, "exited")})
     client = connect(commands)
     await client.post("/deploy", json={"commit": "main"})
@@ -87,7 +89,7 @@ async def test_metrics_count_each_deploy_once(connect: Connect):
     assert third["autopilot_deploy_duration_seconds_count", frozenset({"web"})] == 2
 
 
-async def test_metrics_time_requests_by_route_not_by_path(client: httpx.AsyncClient):
+async def test_metrics_time_requests_by_route_not_by_path(client: httpx.AsyncClient) -> None:
     for path in ("/deploys/a", "/deploys/b", "/nothing", "/nothing/else"):
         await client.get(path)
     await client.request("ODD", "/status")

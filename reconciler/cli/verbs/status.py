@@ -42,13 +42,13 @@ def command(session: Session, app: str | None, *, watch: bool) -> int:
 def _lines(client: Client, app: str | None, paint: Paint) -> list[str]:
     status = client.get("/status", {"app": app})
     names = list(status["apps"])
-    if not names:
-        return ["no app yet; run `autopilot init`, commit .autopilot/, and it is deployed"]
     if app is not None or len(names) == 1:
         return app_lines(app or names[0], status, paint)
+    lines = [_condition(one, paint) for one in status["conditions"] or ()]
+    if not names:
+        return [*lines, "no app yet; run `autopilot init`, commit .autopilot/, and it is deployed"]
     if len(names) > DETAILED:
-        return _overview(status["apps"], paint)
-    lines: list[str] = []
+        return lines + _overview(status["apps"], paint)
     for name in names:
         lines += [*app_lines(name, client.get("/status", {"app": name}), paint), ""]
     return lines[:-1]
@@ -94,7 +94,7 @@ def _slot_rows(slot: Record) -> list[list[Cell]]:
 
 def _instance(one: Record) -> list[Cell]:
     name = "" if one["process"] == "web" else f"{one['process']} "
-    address: Cell = f"{name}{one['address']}" if one["up"] else (f"{name}down", "bad")
+    address: Cell = f"{name}{one['address'] or ''}" if one["up"] else (f"{name}down", "bad")
     return [address, age(one["since"])]
 
 
