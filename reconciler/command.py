@@ -110,28 +110,36 @@ async def _kill_group(process: asyncio.subprocess.Process) -> None:
     await asyncio.shield(process.wait())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Spawned:
     """A program that runs on its own; `poll` reaps it when it is our child and has ended."""
 
-    process: subprocess.Popen[bytes]  # noqa: TID251 (this is the door)
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    pid: int
+    _status: int | None = None
 
     def poll(self) -> int | None:
         """Returns the exit status (negative: the signal), None while it runs."""
-        return self.process.poll()
+        if self._status is None:
+            self._status = _reap(self.pid)
+        return self._status
 
     def release(self) -> None:
         """Stops caring: it runs on, and is reaped at some later spawn if it ends before us."""
-        if self.process.poll() is None:
-            _released.append(self.process)
+        if self.poll() is None:
+            _released.add(self.pid)
 
 
-# Kept from the garbage collector, which would warn of a child that nobody waits for.
-_released: list[subprocess.Popen[bytes]] = []  # noqa: TID251 (this is the door)
+# Children that nobody waits for any more; unreaped, their ends would fill the process table.
+_released: set[int] = set()
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        # Reaped by somebody else: its status is lost, and must not pass for success.
+        return 255
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def spawn(
@@ -147,7 +155,7 @@ def spawn(
     It reads `stdin` from memory that nobody else can name, or nothing. It does not die with the
     daemon. Raises OSError when it cannot be started.
     """
-    _released[:] = [process for process in _released if process.poll() is None]
+    _released.difference_update([pid for pid in _released if _reap(pid) is not None])
     with ExitStack() as stack:
         descriptor = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         stack.callback(os.close, descriptor)
@@ -165,7 +173,9 @@ def spawn(
             stderr=descriptor,
             start_new_session=True,
         )
-    return Spawned(process)
+    # Reaping is ours from here on: a Popen that is dropped while its child runs complains.
+    process.returncode = 0
+    return Spawned(process.pid)
 
 
 def _fill(descriptor: int, content: bytes) -> None:

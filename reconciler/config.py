@@ -84,6 +84,12 @@ def parse_port_range(text: str) -> range:
     return ports
 
 
+def repo_name(repo: Path) -> str:
+    """Returns what a repository is called in the data directory."""
+    kept = "".join(mark if mark.isalnum() or mark in "-_" else "-" for mark in repo.name)
+    return kept.strip("-") or "repo"
+
+
 def default_data_dir(repo: Path, *, development: bool) -> Path:
     return repo / ".data" if development else Path("/var/lib/autopilot")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from reconciler import __version__
-from reconciler.config import Settings
+from reconciler.config import Settings, repo_name
 from reconciler.engine.commands import Commands
 from reconciler.engine.effects import Effects, Work
 from reconciler.engine.loop import Loop
@@ -27,10 +27,11 @@ from reconciler.engine.wakeups import Wakeups
 from reconciler.host.boot import SystemClock
 from reconciler.host.files import ensure_directory, write_atomic
 from reconciler.host.locks import FileLock
+from reconciler.model.conditions import ConditionType
 from reconciler.model.deploys import Phase
 from reconciler.model.errors import ConfigError, ReconcilerError
 from reconciler.model.events import Event
-from reconciler.model.names import DeployId, HostId
+from reconciler.model.names import AppName, DeployId, HostId
 from reconciler.planning.narration import narrate_condition, narrate_deploy
 from reconciler.probes import PROBES
 from reconciler.proxies import PROXIES, ProxySettings
@@ -114,7 +115,7 @@ class Daemon:
         _install_signals(stopping, hurry)
         async with AsyncExitStack() as stack:
             clock = SystemClock()
-            effects, wakeups = await self._effects(clock, stack)
+            effects, wakeups = await open_effects(self.settings, clock, stack)
             sync = await self._sync(effects)
             loop = Loop(effects, sync, wakeups)
             commands = Commands(effects, loop)
@@ -164,55 +165,6 @@ class Daemon:
             if self.settings.development:
                 _say(f"stopped; the data is kept in {self.settings.data_dir}")
 
-    async def _effects(self, clock: SystemClock, stack: AsyncExitStack) -> tuple[Effects, Wakeups]:
-        settings = self.settings
-        data = settings.data_dir
-        _lay_out(data)
-        host = _host_id(data, clock)
-        slots = ProcessSlots(
-            data_dir=data,
-            clock=clock,
-            port_range=settings.port_range,
-            default_user=settings.app_user,
-            host_id=host,
-            orchestrator_url=settings.api_url,
-            inherit_path=settings.development,
-        )
-        stack.push_async_callback(slots.close)
-        have_slots = bool(await slots.apps())
-        store = await open_sqlite(
-            data / "autopilot.db", host, have_slots=have_slots, adopt=settings.adopt
-        )
-        stack.push_async_callback(store.close)
-        proxy = PROXIES[settings.proxy](
-            ProxySettings(
-                data_dir=data,
-                clock=clock,
-                environ=os.environ,
-                http_host=settings.http_host,
-                http_port=settings.http_port,
-            )
-        )
-        stack.push_async_callback(proxy.close)
-        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-        wakeups = Wakeups()
-        effects = Effects(
-            host=host,
-            clock=clock,
-            source=GitSource(
-                name=_repo_name(settings.repo),
-                path=settings.repo,
-                mirror=data / "repos" / _repo_name(settings.repo) / "git",
-            ),
-            slots=slots,
-            proxy=proxy,
-            probes={name: make() for name, make in PROBES.items()},
-            store=store,
-            secrets=FileSecrets(data / "secrets", Path(credentials) if credentials else None),
-            work=Work(wakeups.wake),
-        )
-        return effects, wakeups
-
     async def _sync(self, effects: Effects) -> Sync:
         settings = self.settings
         contracts = {str(path): _read_contract(path) for path in settings.contracts}
@@ -252,8 +204,11 @@ class Daemon:
         notify(f"READY=1\nSTATUS=serving {len(loop.views)} apps")
         if self.settings.development:
             _say(self._welcome(loop))
+            self._introduce_later(loop)
         else:
             log.info("ready", api=self.settings.api_url, apps=sorted(loop.views))
+            if not loop.views:
+                log.warning("nothing to run", problem=self._nothing_here(loop).strip())
         return True
 
     async def _proxy_settled(self, loop: Loop) -> bool:
@@ -262,13 +217,7 @@ class Daemon:
 
     def _welcome(self, loop: Loop) -> str:
         settings = self.settings
-        lines = []
-        for name, view in sorted(loop.views.items()):
-            url = app_url(settings, name, loop)
-            lines.append(f"  {name:<12} {url or 'no route: it is reached by its own port'}")
-            contract = view.desired.contract
-            if contract is not None and contract.deploy_on == "request":
-                lines.append(f"  {'':<12} deploy it with: autopilot deploy --app {name}")
+        lines = [self._introduction(name, loop) for name in sorted(loop.views)]
         if not lines:
             lines.append(self._nothing_here(loop))
         return "\n".join(
@@ -280,16 +229,38 @@ class Daemon:
             ]
         )
 
+    def _introduction(self, name: AppName, loop: Loop) -> str:
+        """Returns where the app is found, how it is deployed when it waits to be asked, and what
+        stands in its way since before."""
+        url = app_url(self.settings, name, loop)
+        line = f"  {name:<12} {url or 'no routes and no port: no request reaches it'}"
+        contract = loop.views[name].desired.contract
+        if contract is not None and contract.deploy_on == "request":
+            line += f"\n  {'':<12} deploy it with: autopilot deploy --app {name}"
+        for one in loop.views[name].plan.conditions:
+            if one.type is ConditionType.STALLED and one.status:
+                line += f"\n  {'':<12} STALLED {one.reason}: {one.message}"
+        return line
+
+    def _introduce_later(self, loop: Loop) -> None:
+        """Tells of each app that is added from now on."""
+        known = set(loop.views)
+
+        def passed(app: AppName) -> None:
+            if app not in known:
+                known.add(app)
+                _say(self._introduction(app, loop))
+
+        loop.on_pass(passed)
+
     def _nothing_here(self, loop: Loop) -> str:
         if loop.sync.problems:
             listing = "\n".join(f"    {problem}" for problem in loop.sync.problems)
             return f"  the manifests are not valid:\n{listing}\n  mend and commit them"
-        if loop.problem or loop.sync.around.source_problem:
-            return f"  {loop.problem or loop.sync.around.source_problem}"
-        return (
-            "  no app yet: `autopilot init` writes .autopilot/apps/NAME.yaml; commit it and it "
-            "deploys"
-        )
+        around = loop.sync.around
+        if told := loop.problem or around.source_problem or around.disk_problem:
+            return f"  {told}"
+        return f"  {loop.sync.nothing_to_run()}"
 
     async def _narrate(self, effects: Effects) -> None:
         """Tells the terminal, or the journal, what happens."""
@@ -335,10 +306,61 @@ class Daemon:
         return f"http://{document.get('bind', '127.0.0.1')}:{port}/" if port else ""
 
 
-def app_url(settings: Settings, name: str, loop: Loop) -> str:
+async def open_effects(
+    settings: Settings, clock: SystemClock, stack: AsyncExitStack
+) -> tuple[Effects, Wakeups]:
+    """Returns the implementations that the settings pick; the stack lets go of them."""
+    data = settings.data_dir
+    _lay_out(data)
+    host = _host_id(data, clock)
+    slots = ProcessSlots(
+        data_dir=data,
+        clock=clock,
+        port_range=settings.port_range,
+        default_user=settings.app_user,
+        host_id=host,
+        orchestrator_url=settings.api_url,
+        inherit_path=settings.development,
+    )
+    stack.push_async_callback(slots.close)
+    have_slots = bool(await slots.apps())
+    store = await open_sqlite(
+        data / "autopilot.db", host, have_slots=have_slots, adopt=settings.adopt
+    )
+    stack.push_async_callback(store.close)
+    proxy = PROXIES[settings.proxy](
+        ProxySettings(
+            data_dir=data,
+            clock=clock,
+            environ=os.environ,
+            http_host=settings.http_host,
+            http_port=settings.http_port,
+        )
+    )
+    stack.push_async_callback(proxy.close)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    wakeups = Wakeups()
+    effects = Effects(
+        host=host,
+        clock=clock,
+        source=GitSource(
+            name=repo_name(settings.repo),
+            path=settings.repo,
+            mirror=data / "repos" / repo_name(settings.repo) / "git",
+        ),
+        slots=slots,
+        proxy=proxy,
+        probes={name: make() for name, make in PROBES.items()},
+        store=store,
+        secrets=FileSecrets(data / "secrets", Path(credentials) if credentials else None),
+        work=Work(wakeups.wake),
+    )
+    return effects, wakeups
+
+
+def app_url(settings: Settings, name: AppName, loop: Loop) -> str:
     """Returns where a person finds an app, empty when nothing leads to it."""
-    view = next((one for app, one in loop.views.items() if app == name), None)
-    contract = view.desired.contract if view else None
+    contract = loop.views[name].desired.contract
     if contract is None or settings.proxy == "none":
         return ""
     if contract.routes:
@@ -367,11 +389,6 @@ def _host_id(data: Path, clock: SystemClock) -> HostId:
     made = clock.new_id()
     write_atomic(path, made.encode())
     return HostId(made)
-
-
-def _repo_name(repo: Path) -> str:
-    kept = "".join(mark if mark.isalnum() or mark in "-_" else "-" for mark in repo.name)
-    return kept.strip("-") or "repo"
 
 
 def _read_contract(path: Path) -> bytes:

@@ -320,7 +320,7 @@ class Slots(Protocol):
         ...
 
     async def trim_logs(self) -> None:
-        """Punches holes into logs over their size; offsets stay valid. Deletes old deploys' logs."""
+        """Punches holes into logs over their size (offsets stay valid); deletes old ones."""
         ...
 
     async def free_bytes(self) -> int:

@@ -121,6 +121,8 @@ class FakeCommands(Commands):
         if running := self._running(app):
             self.advance(running.id, Phase.SUPERSEDED, "superseded-by-rollback")
         revision = self._deploys[to[-1]].target.revision
+        if (left := self._live_commit(app)) not in (None, revision):
+            self.quarantined.add(left)
         deploy = self._begin(principal, app, revision, ask, kind=WishKind.ROLLBACK)
         if not self.held:
             self.finish(deploy.id)
@@ -352,7 +354,7 @@ class FakeCommands(Commands):
             "deploy": deploy_record(running) if running else None,
             "queued": [deploy_record(one) for one in mine if one.phase.open and one is not running],
             "recent": [deploy_record(one) for one in reversed(mine[-10:])],
-            "quarantine": [],
+            "quarantine": [_quarantined(revision) for revision in sorted(self.quarantined)],
         }
 
     def _announce(self, kind: str, payload: Mapping[str, Json]) -> None:
@@ -374,6 +376,16 @@ _EMPTY: Mapping[str, Json] = {
     "last_deploy_time": None, "healthy": None, "workspace_dir": None, "slots": [],
     "conditions": [], "deploy": None, "queued": [], "recent": [], "quarantine": [],
 }  # fmt: skip
+
+
+def _quarantined(revision: Revision) -> Mapping[str, Json]:
+    return {
+        "commit": revision,
+        "contract_digest": None,
+        "reason": "rolled back by a person",
+        "by": "human:local",
+        "since": timestamp(EPOCH),
+    }
 
 
 def _slot(name: str, live: Deploy | None, previous: Deploy | None) -> Mapping[str, Json]:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -20,7 +20,7 @@ from reconciler import command
 from reconciler.cli.client import ProblemError, UnreachableError
 from reconciler.cli.session import Session
 from reconciler.config import DEFAULT_PORTS
-from reconciler.host.processes import describe, owner_of_inodes
+from reconciler.host.processes import describe, own_cgroup, owner_of_inodes
 from reconciler.host.sockets import ephemeral_range, is_free, listeners
 from reconciler.model.errors import ReconcilerError
 
@@ -113,8 +113,11 @@ def _ports_free(session: Session) -> Check:
 def check_data_directory(session: Session) -> Check:
     directory = session.directory()
     nearest = next(path for path in (directory, *directory.parents) if path.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        return fail("data directory", f"{nearest} cannot be written", "use --data-dir, or root")
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        told = f"{nearest} cannot be written: {error.strerror}"
+        return fail("data directory", told, "run as its owner, or choose another --data-dir")
     free = shutil.disk_usage(nearest).free
     found = f"{directory}, {free / (1 << 30):.1f} GiB free"
     if free < LOW_SPACE:
@@ -122,8 +125,8 @@ def check_data_directory(session: Session) -> Check:
     return ok("data directory", found)
 
 
-def check_port_range(_session: Session) -> Check:
-    ephemeral = ephemeral_range()
+def check_port_range(_session: Session, taken: range | None = None) -> Check:
+    ephemeral = taken or ephemeral_range()
     usable = [port for port in DEFAULT_PORTS if port not in ephemeral]
     found = f"{len(usable)} ports of {DEFAULT_PORTS[0]}-{DEFAULT_PORTS[-1]}"
     if len(usable) < MIN_PORTS:
@@ -150,9 +153,7 @@ def check_rights(_session: Session) -> Check:
 
 
 def check_cgroup(_session: Session) -> Check:
-    from reconciler.slots.cgroups import own_group  # noqa: PLC0415 (the adapter's)
-
-    group = own_group()
+    group = own_cgroup()
     if group is None or not os.access(group, os.W_OK):
         return warn(
             "cgroup v2",
@@ -168,11 +169,11 @@ def check_systemd(_session: Session) -> Check:
     return warn("systemd", "not running here", "start the daemon after a boot by other means")
 
 
-def check_users(session: Session) -> Check:
+def check_users(session: Session, service: Path = SERVICE_DIRECTORY) -> Check:
     """A service whose apps share its uid gives every app its secrets and its credential."""
     directory = session.directory()
     slots = [path for path in directory.glob("apps/*/deploy-*") if path.is_dir()]
-    if directory != SERVICE_DIRECTORY:
+    if directory != service:
         return ok("app users", "development: apps run as you")
     daemon = directory.stat().st_uid
     shared = sorted({path.parent.name for path in slots if path.stat().st_uid == daemon})
@@ -199,9 +200,11 @@ CHECKS: tuple[Callable[[Session], Check], ...] = (
 )  # fmt: skip
 
 
-def run_checks(session: Session) -> Iterator[Check]:
+def run_checks(
+    session: Session, chosen: Sequence[Callable[[Session], Check]] = CHECKS
+) -> Iterator[Check]:
     """Yields every check; one that cannot be made is a warning and stops none of the others."""
-    for check in CHECKS:
+    for check in chosen:
         name = check.__name__.removeprefix("check_").replace("_", " ")
         try:
             yield check(session)

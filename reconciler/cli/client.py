@@ -93,17 +93,22 @@ class Client:
 
     def events(self, after: int | None = None) -> Iterator[Record]:
         """Yields events as they come, until the server ends the stream."""
-        headers = {"Accept": "text/event-stream"}
+        for line in self.stream(after):
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:])
+
+    def stream(self, after: int | None = None) -> Iterator[bytes]:
+        """Yields the lines of the event stream; the first one as soon as it is open."""
+        headers = {**self._headers(), "Accept": "text/event-stream"}
         if after is not None:
             headers["Last-Event-ID"] = str(after)
         with self._asking(), closing(self._connection(STREAM_TIMEOUT_S)) as connection:
-            connection.request("GET", "/events", headers={**self._headers(), **headers})
+            connection.request("GET", "/events", headers=headers)
             response = connection.getresponse()
             if response.status != HTTPStatus.OK:
                 raise ProblemError(_problem(response.status, response.read()))
             while line := response.readline():
-                if line.startswith(b"data: "):
-                    yield json.loads(line[6:])
+                yield line
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Record:
         _, content = self._answer(method, path, body)
@@ -199,9 +204,10 @@ class Wakes:
         self._happened.clear()
 
     def _listen(self) -> None:
-        # A hint only: without the stream the caller still looks at every timeout.
+        # A hint only: without the stream the caller still looks at every timeout. What happened
+        # before the stream was open is told by its first line.
         with suppress(ReconcilerError):
-            for _ in self._client.events():
+            for _ in self._client.stream():
                 self._happened.set()
 
 

@@ -36,7 +36,7 @@ ADVICE = {
 def follow(session: Session, path: str, body: Record, *, wait: bool) -> int:
     """Posts a wish and follows its deploy; returns the exit code, 0 only if it went live."""
     client = session.client()
-    # Listening starts before asking, so that no phase is missed.
+    # The stream opens while the wish is recorded, which saves a connection's time.
     wakes = Wakes(client) if wait else None
     record = client.post(path, body)
     if wakes is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -45,17 +46,26 @@ class Session:
         return find_data_dir(os.environ, repository_above(here) or here)
 
     def client(self) -> Client:
-        """Returns the client for `--url`, else for the socket of the data directory, else for
-        the default port."""
+        """Returns the client for `--url`, else for the daemon of the data directory, else for the
+        default port when no daemon ever used that directory."""
         token = self.token or os.environ.get("AUTOPILOT_TOKEN")
-        if url := self.url or os.environ.get("ORCHESTRATOR_URL"):
-            address = Address.parse(url)
-            return Client(address, token or self._own_token(address))
-        path = self.directory() / "api.sock"
-        if path.is_socket() and os.access(path, os.W_OK):
-            return Client(Address(socket=path), token)
-        address = Address.parse(DEFAULT_URL)
+        address = self._address()
         return Client(address, token or self._own_token(address))
+
+    def _address(self) -> Address:
+        if url := self.url or os.environ.get("ORCHESTRATOR_URL"):
+            return Address.parse(url)
+        directory = self.directory()
+        path = directory / "api.sock"
+        if path.is_socket() and os.access(path, os.W_OK):
+            return Address(socket=path)
+        try:
+            holder = json.loads((directory / "lock").read_text(encoding="utf-8"))
+            running = Path(f"/proc/{int(holder['pid'])}").exists()
+        except (OSError, ValueError, KeyError, TypeError):
+            return Address.parse(DEFAULT_URL)
+        # Whoever has the default port while this daemon is down serves another repository.
+        return Address.parse(holder["api"]) if running else Address(socket=path)
 
     def start_command(self) -> str:
         """How to start the daemon that did not answer."""

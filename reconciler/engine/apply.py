@@ -9,6 +9,7 @@ from typing import assert_never
 from reconciler.engine.effects import Effects, recorded_contract
 from reconciler.model.actions import (
     Action,
+    AdoptLive,
     Advance,
     BlankAddress,
     CheckHealth,
@@ -106,9 +107,15 @@ async def apply(app: AppName, action: Action, effects: Effects) -> Outcome:
     except SlotBusyError as error:
         return Outcome(failed=True, detail=str(error))
     except ReconcilerError as error:
-        reason = next((slug for kind, slug in REASONS if isinstance(error, kind)), "")
-        await _tell_deploy(action, reason, str(error), effects)
-        return Outcome(failed=True, reason=reason, detail=str(error))
+        failed = failure(error)
+        await _tell_deploy(action, failed.reason, failed.detail, effects)
+        return failed
+
+
+def failure(error: ReconcilerError) -> Outcome:
+    """Returns the outcome that an error of a port means."""
+    reason = next((slug for kind, slug in REASONS if isinstance(error, kind)), "")
+    return Outcome(failed=True, reason=reason, detail=str(error))
 
 
 async def _tell_deploy(action: Action, reason: str, detail: str, effects: Effects) -> None:
@@ -134,6 +141,8 @@ async def _carry_out(app: AppName, action: Action, effects: Effects) -> Outcome:
             await store.note_absence(app, passes)
         case MakeWish():
             await _make_wish(app, action, effects)
+        case AdoptLive():
+            await _adopt(app, action, effects)
         case RetryWish(wish, last):
             await _retry(wish.id, last, wish.attempts + 1, effects)
         case StallWish(wish):
@@ -252,6 +261,28 @@ def quarantined(
             effects.clock.wall(),
         ),
     )
+
+
+async def _adopt(app: AppName, found: AdoptLive, effects: Effects) -> None:
+    record = found.record
+    request = DeployRequest(
+        id=record.deploy_id,
+        wish_id=WishId(effects.clock.new_id()),
+        host=effects.host,
+        app=app,
+        kind=WishKind.DEPLOY,
+        target=record.target,
+        contract=record.contract,
+        actor=effects.actor,
+        trigger=Trigger.ADOPT,
+        requested_at=effects.clock.wall(),
+        branch=found.head.branch,
+        message="found live by a store that was begun anew",
+    )
+    await effects.store.record_wish(
+        request, progress(effects, Phase.QUEUED), head=found.head, inputs=found.inputs
+    )
+    await _promote(app, request, found.slot, effects)
 
 
 async def _retry(wish: WishId, last: DeployRequest, attempt: int, effects: Effects) -> None:

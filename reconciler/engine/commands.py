@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from reconciler.engine.apply import LOG_TAIL, contract_of, progress
 from reconciler.engine.effects import Effects
 from reconciler.engine.loop import Loop, Pass
 from reconciler.engine.observe import observe
 from reconciler.model.canonical import Json, canonical
+from reconciler.model.conditions import Condition, ConditionType
 from reconciler.model.deploys import (
     Deploy,
     DeployRequest,
@@ -27,6 +28,7 @@ from reconciler.model.deploys import (
 )
 from reconciler.model.desired import AppContract, Target
 from reconciler.model.errors import (
+    DiskPressureError,
     RefusedError,
     SourceError,
     UnknownRevisionError,
@@ -96,6 +98,7 @@ class Commands:
         invalid-request, pointer-unknown, forbidden (force and skip_probes need ADMIN and a reason).
         """
         _check_privileges(principal, ask)
+        await self._look_at_source()
         app = self._pick(ask.app)
         contract = self._contract(app)
         await self._refuse_unknown_pointer(app)
@@ -104,13 +107,9 @@ class Commands:
         target = Target(revision, contract.digest, granted.digest)
         records = await self._effects.store.records(app)
         if not ask.force:
-            for held in records.quarantine:
-                if held.covers(target):
-                    raise RefusedError(
-                        "quarantined",
-                        f"{revision[:10]} is quarantined since {held.since:%Y-%m-%d %H:%M} "
-                        f"({held.reason}). Deploy a fix, or insist with --force --reason",
-                    )
+            _refuse_quarantined(records.quarantine, target)
+        if (joined := _same_push(records.running, target, ask)) is not None:
+            return joined
         live = records.promotions[-1].target.revision if records.promotions else None
         request = self._request(
             app,
@@ -137,13 +136,17 @@ class Commands:
         return deploy
 
     async def rollback(self, principal: Principal, ask: RollbackAsk) -> Deploy:
-        """The same for a rollback: no-previous, unknown-app, ambiguous-app, pointer-unknown."""
+        """The same for a rollback: no-previous, unknown-app, ambiguous-app, unknown-revision,
+        pointer-unknown, and quarantined for what `to` names."""
         if not principal.may(Scope.DEPLOY):
             raise RefusedError("forbidden", "rolling back needs the deploy scope")
         app = self._pick(ask.app)
         await self._refuse_unknown_pointer(app)
         records = await self._effects.store.records(app)
         goal = _rollback_goal(records.promotions, ask.to)
+        if ask.to is not None:
+            # Only a goal that was named: from what is live there must always be a way back.
+            _refuse_quarantined(records.quarantine, goal.target)
         live = records.promotions[-1]
         reason = ask.reason or "rolled back by a person"
         request = self._request(
@@ -313,21 +316,38 @@ class Commands:
         view = await self._look(chosen)
         store = self._effects.store
         recent = await store.deploys(chosen, 10, None)
-        conditions = await store.conditions(chosen)
+        conditions = self._with_trouble(chosen, await store.conditions(chosen))
         look = (view.desired, view.seen, self._effects.clock.now())
         body = app_status(look, self._effects.clock.wall(), recent, conditions)
         summaries[chosen] = app_summary(view.desired, view.seen, self._effects.clock.now())
         return {**body, "apps": summaries}
+
+    def _with_trouble(
+        self, app: AppName, recorded: Sequence[tuple[Condition, datetime]]
+    ) -> Sequence[tuple[Condition, datetime]]:
+        """Adds why passes over the app fail, which cannot be recorded where the store is full."""
+        trouble = self._loop.troubles.get(app)
+        if trouble is None:
+            return recorded
+        full = trouble.reason == Reason.DISK_PRESSURE
+        reason = "DiskPressure" if full else "PassFailed"
+        how = "; free some and it goes on by itself" if full else "; it is tried again"
+        message = f"{trouble.detail}{how}"
+        told = Condition(ConditionType.STALLED, status=True, reason=reason, message=message)
+        others = [pair for pair in recorded if pair[0].type is not ConditionType.STALLED]
+        return [*others, (told, self._effects.clock.wall())]
 
     def _host_conditions(self) -> list[Json]:
         """What stands in the way of every app, for when no app is there to say it."""
         sync = self._loop.sync
         told = self._loop.problem or sync.around.source_problem
         reason = "SourceUnavailable"
-        if sync.problems:
+        if sync.around.disk_problem:
+            reason, told = "DiskPressure", sync.around.disk_problem
+        elif sync.problems:
             reason, told = "InvalidManifest", "; ".join(str(one) for one in sync.problems)
-        elif not told and sync.desired is None:
-            reason, told = "NoApps", "no `.autopilot/` was found; `autopilot init` writes one"
+        elif not told and not sync.apps():
+            reason, told = "NoApps", sync.nothing_to_run()
         if not told:
             return []
         return [
@@ -417,13 +437,24 @@ class Commands:
                 f"routes/{app} points to {pointer.text}: what serves is unknown, so nothing moves",
             )
 
+    async def _look_at_source(self) -> None:
+        """Takes up what was pushed a moment ago, for this app and for those that nobody named.
+
+        Raises DiskPressureError.
+        """
+        # What the mirror has can still be deployed when the repository is out of reach.
+        with suppress(SourceError):
+            if await self._loop.sync.refresh():
+                self._loop.wakeups.source.set()
+                self._loop.wakeups.wake_all()
+        if full := self._loop.sync.around.disk_problem:
+            # What is asked for may be what could not be fetched.
+            raise DiskPressureError(full)
+
     async def _resolve(
         self, contract: AppContract, text: str | None
     ) -> tuple[Revision, str | None]:
         """Returns the commit meant, and the branch when a branch was named."""
-        # What the mirror has can still be deployed when the repository is out of reach.
-        with suppress(SourceError):
-            await self._loop.sync.refresh()
         around = self._loop.sync.around
         if text is None:
             found = around.head_of(contract)
@@ -454,6 +485,24 @@ def _check_privileges(principal: Principal, ask: DeployAsk) -> None:
         )
     if not ask.reason:
         raise RefusedError("invalid-request", "reason: force and skip_probes need one")
+
+
+def _refuse_quarantined(quarantine: Sequence[Quarantined], target: Target) -> None:
+    for held in quarantine:
+        if held.covers(target):
+            raise RefusedError(
+                "quarantined",
+                f"{target.revision[:10]} is quarantined since {held.since:%Y-%m-%d %H:%M} "
+                f"({held.reason}). Deploy a fix, or insist: deploy it with --force --reason",
+            )
+
+
+def _same_push(running: Deploy | None, target: Target, ask: DeployAsk) -> Deploy | None:
+    """Returns the deploy that a push of just this has begun: who asks for it gets that one."""
+    if running is None or ask.force or ask.skip_probes:
+        return None
+    pushed = running.request.trigger is Trigger.PUSH and running.target == target
+    return running if pushed else None
 
 
 def _rollback_goal(promotions: Sequence[Promotion], to: str | None) -> Promotion:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
 
-from reconciler.engine.apply import apply, progress
+from reconciler.engine.apply import apply, failure, progress
 from reconciler.engine.effects import Effects
 from reconciler.engine.observe import observe
 from reconciler.engine.sync import Sync
+from reconciler.engine.timers import Timers
 from reconciler.engine.wakeups import AT_LEAST_EVERY, Wakeups
-from reconciler.model.actions import NoteConditions, Plan
+from reconciler.model.actions import NoteConditions, Outcome, Plan
 from reconciler.model.deploys import Phase, Reason
 from reconciler.model.desired import DesiredApp
 from reconciler.model.errors import ReconcilerError
@@ -61,6 +63,8 @@ class Loop:
         self.sync = sync
         self.wakeups = wakeups
         self.views: dict[AppName, Pass] = {}
+        # Why passes over an app cannot be made: a condition needs a store that can be written.
+        self.troubles: dict[AppName, Outcome] = {}
         self.problem = ""
         self.proxy_refused = ""
         self._routing: dict[AppName, AppRouting] = {}
@@ -90,6 +94,17 @@ class Loop:
         """Reconciles for ever; cancel to stop."""
         self.effects.slots.on_change(self.wakeups.wake)
         self.effects.proxy.on_change(self.wakeups.proxy.set)
+        timers = Timers()
+        timers.every(AT_LEAST_EVERY, self.wakeups.source.set, "look at the repository")
+        timers.every(AT_LEAST_EVERY, self.wakeups.proxy.set, "look at the proxy")
+        timers.every(HOUSEKEEPING, self.wakeups.house.set, "keep house")
+        timers.start()
+        try:
+            await self._run()
+        finally:
+            timers.stop()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
             await self._look_at_source()
@@ -101,7 +116,7 @@ class Loop:
 
     async def _follow_source(self) -> None:
         while True:
-            await _wait(self.wakeups.source, AT_LEAST_EVERY)
+            await _wait(self.wakeups.source)
             await self._look_at_source()
 
     async def _look_at_source(self) -> None:
@@ -142,7 +157,7 @@ class Loop:
                 done = await self.reconcile_once(app)
                 failed = done.failed
             except ReconcilerError as error:
-                log.error("pass failed", app=app, problem=str(error))
+                self._note_trouble(app, failure(error))
                 done, failed = None, True
             except Exception:
                 log.exception("pass failed", app=app)
@@ -152,6 +167,14 @@ class Loop:
                 await self.wakeups.wait(app, _pause(failures))
             elif done is not None and not failed and not done.plan.steps:
                 await self.wakeups.wait(app, self._until(done.plan))
+
+    def _note_trouble(self, app: AppName, trouble: Outcome | None) -> None:
+        if trouble is None:
+            self.troubles.pop(app, None)
+            return
+        if self.troubles.get(app) != trouble:
+            log.error("pass failed", app=app, problem=trouble.detail)
+        self.troubles[app] = trouble
 
     def _until(self, plan: Plan) -> timedelta:
         if plan.wake_at is None:
@@ -163,7 +186,7 @@ class Loop:
         desired = await self.sync.wanted(app)
         seen = await observe(desired, self.sync.around, self.effects)
         plan = plan_release(desired, seen, self.effects.clock.now())
-        failed = False
+        failed, full = False, None
         for step in plan.steps:
             if not isinstance(step.action, NoteConditions):
                 log.debug("step", app=app, action=type(step.action).__name__, why=step.why)
@@ -177,7 +200,9 @@ class Loop:
                     detail=outcome.detail,
                 )
                 failed = True
+                full = outcome if outcome.reason == Reason.DISK_PRESSURE else None
                 break
+        self._note_trouble(app, full)
         result = Pass(desired, seen, plan, failed)
         self.views[app] = result
         await self._note_routing(app, result)
@@ -208,12 +233,12 @@ class Loop:
         """Keeps the proxy up and configured; changes that come together are loaded as one."""
         failures = 0
         while True:
-            await _wait(self.wakeups.proxy, _pause(failures) if failures else AT_LEAST_EVERY)
+            await _wait(self.wakeups.proxy, _pause(failures) if failures else None)
             if len(self.views) < len(self._tasks):
                 continue
             await self.effects.clock.sleep(COALESCE)
             before = self.sync.around.proxy_problem
-            told = await self._serve_once()
+            told = await self.serve_once()
             failures = failures + 1 if told else 0
             if told != before:
                 self.sync.around = replace(self.sync.around, proxy_problem=told)
@@ -221,8 +246,8 @@ class Loop:
                     log.error("proxy", problem=told)
             self.wakeups.wake_all()
 
-    async def _serve_once(self) -> str:
-        """Returns why the proxy does not serve what it should, empty when it does."""
+    async def serve_once(self) -> str:
+        """One pass over the proxy; returns why it does not serve what it should, or nothing."""
         try:
             seen = await self.effects.proxy.observe()
             wanted = table_of(self._routing.values())
@@ -236,23 +261,21 @@ class Loop:
                     return outcome.detail
         except ReconcilerError as error:
             return str(error)
-        return ""
+        return "" if plan.steps else seen.problem
 
     async def _keep_house(self) -> None:
         while True:
-            await self.effects.clock.sleep(HOUSEKEEPING)
+            await _wait(self.wakeups.house)
             try:
                 await self.effects.slots.trim_logs()
             except (ReconcilerError, OSError) as error:
                 log.warning("housekeeping", problem=str(error))
 
 
-async def _wait(event: asyncio.Event, timeout: timedelta) -> None:
-    try:
-        async with asyncio.timeout(timeout.total_seconds()):
+async def _wait(event: asyncio.Event, timeout: timedelta | None = None) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout.total_seconds() if timeout else None):
             await event.wait()
-    except TimeoutError:
-        pass
     event.clear()
 
 

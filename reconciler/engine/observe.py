@@ -16,11 +16,12 @@ from reconciler.planning.routing import is_routed
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all apps share: the heads as last read, and why repository or proxy fail now."""
+    """What all apps share: the heads as last read, and why repository, disk or proxy fail now."""
 
     heads: Mapping[str, Revision] = field(default_factory=dict)
     human: str | None = None
     source_problem: str = ""
+    disk_problem: str = ""
     proxy_problem: str = ""
 
     def head_of(self, contract: AppContract) -> tuple[str, Revision] | None:
@@ -51,6 +52,7 @@ async def observe(app: DesiredApp, around: Surroundings, effects: Effects) -> Ob
         running_contract=recorded_contract(running.request.contract) if running else None,
         unenforced=effects.slots.unenforced(routing) if routing else (),
         source_problem=around.source_problem,
+        disk_problem=around.disk_problem,
         proxy_problem=around.proxy_problem,
     )
 

@@ -11,7 +11,7 @@ from reconciler.engine.effects import Effects
 from reconciler.engine.observe import Surroundings
 from reconciler.manifests.desired import load_desired
 from reconciler.model.desired import Desired, DesiredApp, Problem
-from reconciler.model.errors import ReconcilerError, SourceError
+from reconciler.model.errors import DiskPressureError, ReconcilerError, SourceError
 from reconciler.model.names import AppKey, AppName, Revision
 
 log = structlog.get_logger()
@@ -40,29 +40,43 @@ class Sync:
     async def refresh(self) -> bool:
         """Fetches and reads what moved; True when heads or desired state are other than before.
 
-        An unreachable repository, an empty one or an invalid manifest changes nothing of what is
-        in force.
+        An unreachable repository, an empty one, an invalid manifest or a full disk changes nothing
+        of what is in force.
         """
         before = (self.around, self.desired, self.problems)
+        problem, full = "", ""
         try:
             await self.effects.source.refresh()
-            heads = await self.effects.source.heads()
-            human = self.branch or await self.effects.source.default_branch()
         except SourceError as error:
-            self.around = replace(self.around, source_problem=str(error))
-        else:
-            if self.pinned is not None:
-                heads = {**heads, DETACHED: self.pinned}
-                human = self.branch or DETACHED
-            self.around = replace(self.around, heads=heads, human=human, source_problem="")
+            problem = str(error)
+        except DiskPressureError as error:
+            full = str(error)
+        try:
+            await self._read_mirror()
             await self._load()
+        except SourceError as error:
+            problem = problem or str(error)
+        except DiskPressureError as error:
+            full = full or str(error)
+        self.around = replace(self.around, source_problem=problem, disk_problem=full)
         return before != (self.around, self.desired, self.problems)
+
+    async def _read_mirror(self) -> None:
+        """Takes the heads as last fetched: what the mirror has holds while nothing can be."""
+        heads = await self.effects.source.heads()
+        human = self.branch or await self.effects.source.default_branch()
+        if self.pinned is not None:
+            heads = {**heads, DETACHED: self.pinned}
+            human = self.branch or DETACHED
+        self.around = replace(self.around, heads=heads, human=human)
 
     async def _load(self) -> None:
         head = self.around.heads.get(self.around.human or "")
         if head is None:
             if self.desired is None and self.contracts:
-                self.desired = load_desired({}, Revision(""), self.contracts)
+                alone = load_desired({}, Revision(""), self.contracts)
+                self.problems = alone.problems
+                self.desired = alone if alone.valid else None
             return
         if head == self._read:
             return
@@ -94,8 +108,10 @@ class Sync:
 
     async def _fall_back(self, newest: Desired) -> None:
         """After a restart with invalid manifests at the head: the last good ones stay in force."""
+        # Where there is an app, its condition tells.
+        tell = log.warning if self.desired is not None and self.desired.apps else log.error
         for problem in newest.problems:
-            log.error("manifest", problem=str(problem))
+            tell("manifest", problem=str(problem))
         if self.desired is not None:
             return
         good = await self.effects.store.good_manifests(self.effects.source.name)
@@ -108,6 +124,15 @@ class Sync:
             return
         if former.valid:
             self.desired = former
+
+    def nothing_to_run(self) -> str:
+        """Returns why there is no app, and how to make one."""
+        human = self.around.human
+        if human is None or human not in self.around.heads:
+            what = f"branch {human} has no commit" if human else "the repository has no commit yet"
+        else:
+            what = f"there is no app in .autopilot/apps/ on {human}"
+        return f"{what}: `autopilot init` writes .autopilot/apps/NAME.yaml; commit it to deploy it"
 
     def apps(self) -> frozenset[AppName]:
         return frozenset(self.desired.apps) if self.desired else frozenset()

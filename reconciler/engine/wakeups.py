@@ -13,12 +13,13 @@ AT_LEAST_EVERY = timedelta(seconds=30)
 
 
 class Wakeups:
-    """One flag for each app, and one for the proxy; set many times, seen once."""
+    """One flag for each app, the repository, the proxy and the house; set often, seen once."""
 
     def __init__(self) -> None:
         self._apps: dict[AppName, asyncio.Event] = {}
         self.proxy = asyncio.Event()
         self.source = asyncio.Event()
+        self.house = asyncio.Event()
 
     def wake(self, app: AppName) -> None:
         self._event(app).set()

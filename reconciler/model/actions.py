@@ -20,7 +20,7 @@ from reconciler.model.deploys import (
 from reconciler.model.desired import AppContract, Target
 from reconciler.model.instants import Instant
 from reconciler.model.names import DeployId, ProcessName, Revision, SlotName
-from reconciler.model.observed import RoutingTable
+from reconciler.model.observed import RoutingTable, SlotRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,16 @@ class MakeWish:
     rolls_back_to: DeployId | None = None
     quarantine: Target | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptLive:
+    """Record the slot that serves as wished and live, for a store that knows nothing of it."""
+
+    slot: SlotName
+    record: SlotRecord
+    head: SeenHead
+    inputs: SeenInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +276,7 @@ Action: TypeAlias = (
     NoteSeen
     | NoteAbsence
     | MakeWish
+    | AdoptLive
     | RetryWish
     | StallWish
     | Advance

@@ -106,6 +106,7 @@ class Trigger(StrEnum):
     ROLLBACK = "rollback"
     BAKE = "bake"
     RETRY = "retry"
+    ADOPT = "adopt"
 
 
 class WishKind(StrEnum):

@@ -181,8 +181,8 @@ class ObservedApp:
 
     `routed`: the proxy is up and configured for the app. `live_contract` is the one recorded with
     the live slot, `running_contract` with the running deploy; `unenforced` names limits this host
-    cannot enforce; `source_problem` and
-    `proxy_problem` say why the repository cannot be read or the proxy does not serve now.
+    cannot enforce; `source_problem`, `disk_problem` and `proxy_problem` say why the repository
+    cannot be read, nothing can be fetched from it, or the proxy does not serve now.
     """
 
     key: AppKey
@@ -195,6 +195,7 @@ class ObservedApp:
     running_contract: AppContract | None = None
     unenforced: tuple[str, ...] = ()
     source_problem: str = ""
+    disk_problem: str = ""
     proxy_problem: str = ""
 
     def slot(self, name: SlotName | None) -> ObservedSlot | None:
@@ -230,8 +231,12 @@ class RoutingTable:
 
 @dataclass(frozen=True, slots=True)
 class ObservedProxy:
-    """The proxy as found; `table` is what it serves now, None when it is down or was never told."""
+    """The proxy as found; `table` is what it serves now, None when it is down or was never told.
+
+    `pointer_only`: it needs no table, the pointer alone leads to an app.
+    """
 
     up: bool
     table: RoutingTable | None = None
     problem: str = ""
+    pointer_only: bool = False

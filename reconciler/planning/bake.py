@@ -27,15 +27,23 @@ def watch_bake(standing: Standing, draft: Draft) -> bool:
         return False
     if deploy.entered(Phase.BAKING) is None and standing.policy.bake:
         draft.do(Advance(deploy.id, Phase.BAKING), "it is watched for a while")
+    failure = _failure(standing)
     if draft.now.reached(until):
-        verdict = Verdict("bake", VerdictKind.BAKE, VerdictResult.PASSED)
-        draft.do(RecordVerdict(deploy.id, verdict), "it kept well")
+        _end_bake(deploy, failure, draft)
         return False
     draft.look_at(until)
-    failure = _failure(standing)
     if failure is None or standing.running is not None:
         return False
     return _return_to_previous(standing, deploy, *failure, draft)
+
+
+def _end_bake(deploy: Deploy, failure: tuple[Reason, str] | None, draft: Draft) -> None:
+    if failure is None:
+        verdict = Verdict("bake", VerdictKind.BAKE, VerdictResult.PASSED)
+        draft.do(RecordVerdict(deploy.id, verdict), "it kept well")
+    else:
+        verdict = Verdict("bake", VerdictKind.BAKE, VerdictResult.FAILED, *failure)
+        draft.do(RecordVerdict(deploy.id, verdict), failure[1])
 
 
 def _failure(standing: Standing) -> tuple[Reason, str] | None:

@@ -46,10 +46,12 @@ from reconciler.planning.standing import (
 )
 
 GRACE = timedelta(milliseconds=500)
-SLACK = timedelta(seconds=1)
+PATIENCE = timedelta(seconds=11)
 SOON = timedelta(milliseconds=20)
 LIVED = timedelta(seconds=1)
 PROXY_PATIENCE = timedelta(seconds=10)
+# A checkout has deadlines of its own; this one is for when nothing is heard of it any more.
+EXPORT_PATIENCE = timedelta(minutes=10)
 UNREAPED_AFTER = timedelta(seconds=5)
 BACK_OFF = (timedelta(0), timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=25))
 
@@ -106,7 +108,8 @@ def _give_up(standing: Standing, deploy: Deploy, step: Verdict, draft: Draft) ->
 
 def _refusal(standing: Standing, deploy: Deploy) -> tuple[Reason, str] | None:
     """Returns why a deploy must not begin."""
-    if standing.app.missing_secrets and standing.app.contract is not None:
+    by_deploy = deploy.request.kind is WishKind.DEPLOY
+    if by_deploy and standing.app.missing_secrets and standing.app.contract is not None:
         names = ", ".join(standing.app.missing_secrets)
         return (
             Reason.MISSING_SECRET,
@@ -115,7 +118,7 @@ def _refusal(standing: Standing, deploy: Deploy) -> tuple[Reason, str] | None:
                 f"--app {deploy.request.app}`"
             ),
         )
-    if deploy.request.kind is WishKind.DEPLOY and not deploy.request.force:
+    if by_deploy and not deploy.request.force:
         covering = [one for one in standing.seen.records.quarantine if one.covers(deploy.target)]
         if covering:
             return (Reason.QUARANTINED, f"quarantined: {covering[0].reason}")
@@ -148,7 +151,7 @@ def _prepare(standing: Standing, deploy: Deploy, contract: AppContract, draft: D
         return
     record = slot.record
     if record is None or record.deploy_id != deploy.id:
-        if not slot.vacant:
+        if not slot.vacant or slot.busy or slot is standing.live:
             _take_slot(standing, deploy, contract, draft)
             return
         ready_made = intact(slot, deploy, draft.now.boot_id)
@@ -164,14 +167,27 @@ def _prepare(standing: Standing, deploy: Deploy, contract: AppContract, draft: D
             reason = record.reason or Reason.CHECKOUT_FAILED
             _fail(deploy, slot, reason, record.detail, draft)
         case Stage.PREPARING if "prepare" in slot.busy:
-            entered = deploy.entered(Phase.PREPARING)
-            begun = entered.instant if entered else draft.now
-            draft.wait(
-                f"{slot.name} is being prepared", begun + contract.setup_timeout + 10 * SLACK
-            )
+            _await_preparation(slot, deploy, contract, draft)
         case Stage.PREPARING:
             # Whoever prepared it is gone; nothing says how far it came.
             _fail(deploy, slot, Reason.DAEMON_STOPPED, "the preparation was cut off", draft)
+
+
+def _await_preparation(
+    slot: ObservedSlot, deploy: Deploy, contract: AppContract, draft: Draft
+) -> None:
+    # The last time it entered: before that it may have waited for a slot to drain.
+    entered = [step for step in deploy.progress if step.phase is Phase.PREPARING]
+    begun = entered[-1].instant if entered else draft.now
+    due = begun + contract.setup_timeout + EXPORT_PATIENCE
+    if draft.now.reached(due):
+        detail = f"{slot.name} was not prepared within {contract.setup_timeout + EXPORT_PATIENCE}"
+        verdict = Verdict(
+            STEP, VerdictKind.PROBE, VerdictResult.ERROR, Reason.SETUP_TIMEOUT, detail
+        )
+        draft.do(RecordVerdict(deploy.id, verdict), detail)
+    else:
+        draft.wait(f"{slot.name} is being prepared", due)
 
 
 def _start(slot: ObservedSlot, deploy: Deploy, contract: AppContract, draft: Draft) -> None:
@@ -259,14 +275,21 @@ def _prove_web(
         if name in deploy.request.skip_probes:
             draft.do(_skipped(deploy, name), "skipped as asked")
             continue
+        due = (record.started(WEB) or draft.now) + len(wanted) * contract.health_timeout + PATIENCE
+        if draft.now.reached(due):
+            detail = f"the {name} probe said nothing in time"
+            verdict = Verdict(
+                name, VerdictKind.PROBE, VerdictResult.FAILED, Reason.PROBE_TIMEOUT, detail
+            )
+            draft.do(RecordVerdict(deploy.id, verdict), detail)
+            return
         if "probe" not in slot.busy:
             draft.do(_probe(slot.name, deploy, contract, name, name), f"the {name} probe is next")
-        started = record.started(WEB) or draft.now
-        draft.wait(f"the {name} probe is running", started + contract.health_timeout + 11 * SLACK)
+        draft.wait(f"the {name} probe is running", due)
         return
-    ended = [one for one in slot.instances if not one.up]
-    if ended:
-        detail = f"{ended[0].process} ended after it was proved, before the switch"
+    ended = next((one.process for one in slot.instances if not one.up), None)
+    if ended or not is_warm(slot):
+        detail = f"{ended or WEB} ended after it was proved, before the switch"
         _fail(deploy, slot, Reason.EXITED, detail, draft)
         return
     _go_live(standing, deploy, contract, slot, draft)
@@ -303,8 +326,12 @@ def _go_live(
         begun = entered.instant if entered else draft.now
         due = begun + contract.health_timeout + PROXY_PATIENCE
         if draft.now.reached(due):
+            # A verdict, because once the candidate is stopped all that is seen is that it ended.
             detail = "the proxy did not come up in time; see the log of the proxy"
-            _fail(deploy, slot, Reason.PROXY_DOWN, detail, draft)
+            verdict = Verdict(
+                STEP, VerdictKind.PROBE, VerdictResult.ERROR, Reason.PROXY_DOWN, detail
+            )
+            draft.do(RecordVerdict(deploy.id, verdict), detail)
         else:
             draft.wait("the proxy is not ready yet", due)
         return
@@ -344,7 +371,9 @@ def _switch(standing: Standing, deploy: Deploy, contract: AppContract, draft: Dr
         _confirm(deploy, contract, slot, draft)
     elif contract.has_web and not is_warm(slot):
         detail = "it ended between its proof and the switch"
-        _fail(deploy, slot, Reason.EXITED, detail, draft)
+        # A reboot says nothing about the revision.
+        rebooted = slot.record.boot_id != draft.now.boot_id
+        _fail(deploy, slot, Reason.DAEMON_STOPPED if rebooted else Reason.EXITED, detail, draft)
     else:
         _move_route(deploy, contract, slot, draft)
 

@@ -8,32 +8,48 @@ from reconciler.model.actions import (
     Advance,
     DrainSlot,
     EmptyTrash,
+    PrepareSlot,
     RetireSlot,
+    RunProbe,
     StopProcesses,
     StopSlot,
+    WarmSlot,
 )
 from reconciler.model.deploys import Phase
 from reconciler.model.desired import When
 from reconciler.model.instants import Instant
+from reconciler.model.names import WEB, SlotName
 from reconciler.model.observed import ObservedSlot, SlotRecord
-from reconciler.planning.candidate import GRACE, SOON
+from reconciler.planning.candidate import GRACE, SOON, UNREAPED_AFTER
 from reconciler.planning.draft import Draft
-from reconciler.planning.standing import Standing, was_promoted
+from reconciler.planning.standing import Standing, is_warm, stopping, was_promoted
 
 SAMPLE = timedelta(milliseconds=100)
+LOOK_AGAIN = timedelta(seconds=1)
+# For an app without a contract: it was removed, and its connections still count.
+DRAIN = timedelta(seconds=10)
 
 
 def clear_slots(standing: Standing, draft: Draft) -> None:
     """Drains what served, keeps previous warm for as long as it may be needed, stops the rest."""
+    spared = _spared(standing, draft)
     for slot in standing.seen.slots:
-        if slot.record is None or slot.name in _spared(standing):
+        if slot.record is None or slot.name in spared:
             continue
         _clear(standing, slot, slot.record, draft)
 
 
-def _spared(standing: Standing) -> frozenset[str]:
-    live, candidate = standing.live, standing.candidate
-    return frozenset(slot.name for slot in (live, candidate) if slot is not None)
+def _spared(standing: Standing, draft: Draft) -> frozenset[SlotName]:
+    """Live and candidate, also the one that this pass has just chosen, and, until the switch is
+    confirmed, the slot that the route may have to go back to."""
+    live, candidate, records = standing.live, standing.candidate, standing.seen.records
+    spared = {slot.name for slot in (live, candidate) if slot is not None}
+    for step in draft.steps:
+        if isinstance(step.action, PrepareSlot | WarmSlot | RunProbe):
+            spared.add(step.action.slot)
+    if standing.running and standing.running.phase is Phase.SWITCHING and records.promotions:
+        spared.add(records.promotions[-1].slot)
+    return frozenset(spared)
 
 
 def _clear(standing: Standing, slot: ObservedSlot, record: SlotRecord, draft: Draft) -> None:
@@ -58,7 +74,7 @@ def _clear(standing: Standing, slot: ObservedSlot, record: SlotRecord, draft: Dr
 
 
 def _warm_until(standing: Standing, slot: ObservedSlot) -> Instant | None:
-    if standing.previous is None or standing.previous.name != slot.name:
+    if standing.previous is None or standing.previous.name != slot.name or not is_warm(slot):
         return None
     contract = standing.seen.running_contract
     if contract is not None and contract.slots <= 2 and standing.running is not None:
@@ -72,8 +88,8 @@ def _stop_other_processes(standing: Standing, slot: ObservedSlot, draft: Draft) 
     policy = standing.policy
     if policy is None:
         return
-    after = {process.name for process in policy.started(When.AFTER)}
-    left = tuple(sorted({one.process for one in slot.instances if one.up and one.process in after}))
+    kept = {WEB, *(process.name for process in policy.started(When.BEFORE)), *stopping(slot)}
+    left = tuple(sorted({one.process for one in slot.instances if one.up} - kept))
     if left:
         draft.do(
             StopProcesses(slot.name, left, grace=policy.drain_timeout),
@@ -114,7 +130,7 @@ def _note_draining(standing: Standing, draft: Draft) -> None:
 
 
 def _drain_timeout(standing: Standing) -> timedelta:
-    return standing.policy.drain_timeout if standing.policy else timedelta(0)
+    return standing.policy.drain_timeout if standing.policy else DRAIN
 
 
 def _await_end(
@@ -126,7 +142,14 @@ def _await_end(
     if since is not None and since.boot_id == draft.now.boot_id:
         grace_of_drain = since + _drain_timeout(standing)
         deadline = max(deadline, grace_of_drain, key=lambda moment: moment.micros)
-    if term_at.boot_id != draft.now.boot_id or draft.now.reached(deadline):
+    if record.kill_at is not None and draft.now.since(record.kill_at) >= UNREAPED_AFTER:
+        draft.stall(
+            "Unkillable",
+            f"some processes of {slot.name} do not end when they are killed (see `ps`, state D); "
+            "the slot is not used until they do",
+        )
+        draft.wait(f"{slot.name} cannot be emptied", draft.now + LOOK_AGAIN)
+    elif term_at.boot_id != draft.now.boot_id or draft.now.reached(deadline):
         draft.do(StopSlot(slot.name, kill=True), f"{slot.name} did not stop in its time")
         draft.wait(f"{slot.name} is being killed", draft.now + SOON)
     else:

@@ -15,6 +15,7 @@ ORIGIN = {
     Trigger.ROLLBACK: "rollback",
     Trigger.BAKE: "automatic return",
     Trigger.RETRY: "another attempt",
+    Trigger.ADOPT: "found live",
 }
 
 
@@ -63,7 +64,8 @@ def narrate_condition(payload: Mapping[str, Json], stalled: set[str]) -> str:
     `stalled` holds the apps that were told to be stalled, and is kept so.
     """
     app = str(payload.get("app"))
-    if payload.get("type") != "Stalled":
+    # How a deploy failed was told when it did, and with more words.
+    if payload.get("type") != "Stalled" or payload.get("reason") == "DeployFailed":
         return ""
     if payload.get("status") is True:
         stalled.add(app)

@@ -25,13 +25,24 @@ def take_notice(standing: Standing, draft: Draft) -> bool:
     if contract is None or standing.app.problems:
         return False
     records = standing.seen.records
+    if records.wish is not None and records.wish.holds and records.wish.status is WishStatus.OPEN:
+        # A person, or a failed bake, is on the way back: news must not supersede that, and can wait.
+        return False
     inputs = SeenInputs(contract.digest, standing.app.secrets_digest)
-    seen = records.seen_head
-    if head is not None and (seen is None or seen != SeenHead(head.branch, head.revision)):
+    if head is not None and (
+        _taken_away(standing) or records.seen_head != SeenHead(head.branch, head.revision)
+    ):
         return _new_head(standing, contract, head, inputs, draft)
     if records.seen_inputs != inputs:
         return _new_inputs(standing, contract, inputs, draft)
     return False
+
+
+def _taken_away(standing: Standing) -> bool:
+    """Whether the app was live, then removed, and is named again now."""
+    records = standing.seen.records
+    settled = records.wish is None or records.wish.status is WishStatus.MET
+    return bool(records.promotions) and standing.live is None and not records.running and settled
 
 
 def _new_head(
@@ -42,6 +53,11 @@ def _new_head(
     draft: Draft,
 ) -> bool:
     records = standing.seen.records
+    seen = SeenHead(head.branch, head.revision)
+    target = Target(head.revision, contract.digest, standing.app.secrets_digest)
+    if _is_live(standing, target):
+        draft.do(NoteSeen(head=seen, inputs=inputs), f"{head.revision[:10]} is live already")
+        return True
     known = records.seen_head is not None and records.seen_head.branch == head.branch
     if known and not head.descends and not standing.app.follows_rewrites:
         draft.stall(
@@ -50,9 +66,10 @@ def _new_head(
             "before. Restore the branch, or deploy the commit you want by its id",
         )
         return False
-    seen = SeenHead(head.branch, head.revision)
-    target = Target(head.revision, contract.digest, standing.app.secrets_digest)
-    refusal = _refusal(standing, contract, head, target, first=not known)
+    first = not known or _taken_away(standing)
+    refusal = _refusal(standing, contract, head, target, first=first)
+    if refusal and records.seen_head == seen:
+        return False
     if refusal:
         draft.do(NoteSeen(head=seen), refusal)
         return True
@@ -72,10 +89,9 @@ def _refusal(
     """Returns why a new head is no wish, empty when it is one."""
     records = standing.seen.records
     short = head.revision[:10]
-    if records.wish is not None and records.wish.target == target:
+    wished = records.wish is not None and records.wish.target == target
+    if wished and not _taken_away(standing):
         return f"{short} is wished already"
-    if records.running is None and records.promotions and records.promotions[-1].target == target:
-        return f"{short} is live already"
     if contract.deploy_on == "request":
         return f"{short} is deployed only when asked: `autopilot deploy --app {contract.name}`"
     if not first and not head.touches_app:
@@ -83,6 +99,12 @@ def _refusal(
     if any(one.covers(target) for one in records.quarantine):
         return f"{short} is quarantined; a person can deploy it with --force and a reason"
     return ""
+
+
+def _is_live(standing: Standing, target: Target) -> bool:
+    records = standing.seen.records
+    live = records.promotions[-1].target if standing.live and records.promotions else None
+    return records.running is None and live == target
 
 
 def _new_inputs(
@@ -94,13 +116,18 @@ def _new_inputs(
         draft.do(NoteSeen(inputs=inputs), "contract and secrets are as first seen")
         return True
     target = Target(wish.target.revision, inputs.contract_digest, inputs.secrets_digest)
-    if wish.target == target or any(one.covers(target) for one in records.quarantine):
+    known = wish.target == target or _is_live(standing, target)
+    if known or any(one.covers(target) for one in records.quarantine):
         draft.do(NoteSeen(inputs=inputs), "contract and secrets changed to what was tried before")
         return True
     if contract.deploy_on == "request":
         draft.do(NoteSeen(inputs=inputs), "contract or secrets changed; deployed only when asked")
         return True
     changed = before.contract_digest != inputs.contract_digest
+    if standing.held and not changed:
+        # The contract of the branch may be what was left: only a person's change brings one back.
+        draft.do(NoteSeen(inputs=inputs), "a secret changed while a rollback holds")
+        return True
     draft.do(
         MakeWish(
             WishKind.DEPLOY, target, contract.text,

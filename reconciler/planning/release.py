@@ -5,10 +5,11 @@ from __future__ import annotations
 from reconciler.model.actions import NoteConditions, Plan
 from reconciler.model.conditions import Condition, ConditionType
 from reconciler.model.deploys import WishStatus
-from reconciler.model.desired import DesiredApp
+from reconciler.model.desired import DesiredApp, Target
 from reconciler.model.instants import Instant
 from reconciler.model.names import WEB
 from reconciler.model.observed import ObservedApp
+from reconciler.planning.adoption import adopt_live
 from reconciler.planning.bake import watch_bake
 from reconciler.planning.candidate import advance_deploy
 from reconciler.planning.draft import Draft
@@ -17,6 +18,8 @@ from reconciler.planning.notice import retry_wish, take_notice
 from reconciler.planning.removal import remove_app
 from reconciler.planning.standing import Standing, pointer_problem, stand
 from reconciler.planning.tending import tend_live
+
+LONGEST_MESSAGE = 2000
 
 
 def plan_release(app: DesiredApp, seen: ObservedApp, now: Instant) -> Plan:
@@ -46,6 +49,8 @@ def plan_release(app: DesiredApp, seen: ObservedApp, now: Instant) -> Plan:
 
 def _steps(standing: Standing, draft: Draft) -> None:
     tend_live(standing, draft)
+    if adopt_live(standing, draft):
+        return
     if watch_bake(standing, draft) or take_notice(standing, draft):
         return
     retry_wish(standing, draft)
@@ -78,9 +83,12 @@ def _ready(standing: Standing) -> Condition:
     if serves(standing):
         return Condition(ConditionType.READY, status=True, reason="Serving")
     if standing.live is None:
+        contract = standing.app.contract
+        asked = contract is not None and contract.deploy_on == "request"
+        how = f"; deploy it with `autopilot deploy --app {name}`" if asked else ""
         return Condition(
             ConditionType.READY, status=False, reason="NeverLive",
-            message=f"{name} has not been live yet",
+            message=f"{name} has not been live yet{how}",
         )  # fmt: skip
     return Condition(
         ConditionType.READY, status=False, reason="Unhealthy",
@@ -106,6 +114,9 @@ def _stalled(standing: Standing, draft: Draft) -> Condition:
         reasons.append(("InvalidManifest", f"the last good manifests stay in force. {listing}"))
     if standing.seen.source_problem:
         reasons.append(("SourceUnavailable", standing.seen.source_problem))
+    if standing.seen.disk_problem:
+        full = f"{standing.seen.disk_problem}; free some and it goes on by itself"
+        reasons.append(("DiskPressure", full))
     if standing.seen.proxy_problem:
         reasons.append(("ProxyDown", standing.seen.proxy_problem))
     if told := _failed_wish(standing):
@@ -114,7 +125,14 @@ def _stalled(standing: Standing, draft: Draft) -> Condition:
         return Condition(ConditionType.STALLED, status=False)
     reason, message = reasons[0]
     more = f" (and {', '.join(slug for slug, _ in reasons[1:])})" if reasons[1:] else ""
-    return Condition(ConditionType.STALLED, status=True, reason=reason, message=message + more)
+    return Condition(
+        ConditionType.STALLED, status=True, reason=reason, message=_fit(message + more)
+    )
+
+
+def _fit(message: str) -> str:
+    """A message that the store would shorten never equals what it recorded."""
+    return message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
 
 
 def _failed_wish(standing: Standing) -> tuple[str, str] | None:
@@ -123,12 +141,14 @@ def _failed_wish(standing: Standing) -> tuple[str, str] | None:
     if wish is None or last is None or wish.status is WishStatus.MET or standing.running:
         return None
     live = records.promotions[-1].target if records.promotions else None
-    head = records.seen_head
-    if (
-        live is not None
-        and head is not None
-        and head.revision == live.revision != wish.target.revision
-    ):
+    head, inputs = records.seen_head, records.seen_inputs
+    asked = [
+        Target(revision, inputs.contract_digest, inputs.secrets_digest)
+        for revision in (wish.target.revision, head.revision if head else None)
+        if revision is not None and inputs is not None
+    ]
+    if live is not None and live != wish.target and live in asked:
+        # What is asked for now is what is live: nothing is left to act on.
         return None
     if wish.status in (WishStatus.FAILED, WishStatus.STALLED):
         why = f"deploy of {wish.target.revision[:10]} ended {last.phase}: {last.reason}"

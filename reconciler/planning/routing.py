@@ -41,6 +41,8 @@ def plan_routing(wanted: RoutingTable, seen: ObservedProxy, now: Instant) -> Pla
 
 def is_routed(name: AppName, contract: AppContract, seen: ObservedProxy) -> bool:
     """Whether the proxy is up and leads to the app as its contract says, live port aside."""
+    if seen.pointer_only:
+        return seen.up
     found = seen.table.routing(name) if seen.up and seen.table is not None else None
     if found is None:
         return False

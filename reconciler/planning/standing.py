@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from reconciler.model.deploys import Deploy, Promotion, WishKind
 from reconciler.model.desired import AppContract, DesiredApp
 from reconciler.model.instants import Instant
-from reconciler.model.names import SLOT_NAMES, WEB, SlotName
+from reconciler.model.names import SLOT_NAMES, WEB, ProcessName, SlotName
 from reconciler.model.observed import (
     NoPointer,
     ObservedApp,
@@ -19,8 +18,6 @@ from reconciler.model.observed import (
     UnknownPointer,
 )
 from reconciler.planning.history import previous, tenants
-
-UNSERVED = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,15 @@ def is_warm(slot: ObservedSlot) -> bool:
     """Whether the slot could serve at once: started, never told to stop, its web process up."""
     web = slot.instance(WEB)
     return slot.record is not None and not slot.record.cold and web is not None and web.up
+
+
+def stopping(slot: ObservedSlot) -> frozenset[ProcessName]:
+    """Returns the processes that were told to stop and are killed when their grace is over.
+
+    One that is started again before then would be killed as well: the kill goes by name.
+    """
+    told = (kind.removeprefix("stop ") for kind in slot.busy if kind.startswith("stop "))
+    return frozenset(ProcessName(name) for names in told for name in names.split(","))
 
 
 def choose_slot(standing: Standing, contract: AppContract) -> SlotName | None:

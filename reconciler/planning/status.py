@@ -16,7 +16,7 @@ from reconciler.model.actions import (
 )
 from reconciler.model.canonical import Json
 from reconciler.model.conditions import Condition, ConditionType
-from reconciler.model.deploys import Deploy, Phase, Progress
+from reconciler.model.deploys import Deploy, Phase, Progress, WishStatus
 from reconciler.model.desired import DesiredApp
 from reconciler.model.instants import Instant
 from reconciler.model.names import SLOT_NAMES, WEB
@@ -33,7 +33,7 @@ def timestamp(moment: datetime | None) -> str | None:
     """Returns RFC 3339 in UTC with milliseconds."""
     if moment is None:
         return None
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def deploy_record(deploy: Deploy) -> dict[str, Json]:
@@ -187,7 +187,8 @@ def app_summary(desired: DesiredApp, seen: ObservedApp, now: Instant) -> dict[st
 
 def app_plan(plan: Plan, standing: Standing) -> dict[str, Json]:
     """Returns what `GET /plan` says of one app. A held rollback is converged."""
-    running = standing.running is not None
+    wish = standing.seen.records.wish
+    running = standing.running is not None or (wish is not None and wish.status is WishStatus.OPEN)
     changing = [step for step in plan.steps if isinstance(step.action, CHANGING)]
     waiting = [why for why in plan.pending if why not in {step.why for step in plan.steps}]
     stalled = [one for one in plan.conditions if one.type is ConditionType.STALLED and one.status]

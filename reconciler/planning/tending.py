@@ -11,13 +11,16 @@ from reconciler.model.actions import (
     PublishAddress,
     StartInstances,
     StopProcesses,
+    WarmSlot,
 )
+from reconciler.model.deploys import Phase
 from reconciler.model.desired import AppContract
 from reconciler.model.instants import Instant
 from reconciler.model.names import WEB, ProcessName
 from reconciler.model.observed import ObservedSlot, SlotRecord
+from reconciler.planning.candidate import GRACE
 from reconciler.planning.draft import Draft
-from reconciler.planning.standing import Standing
+from reconciler.planning.standing import Standing, stopping
 
 # Restarts close together: the first is at once, then the pause doubles.
 CRASH_WINDOW = timedelta(minutes=10)
@@ -25,7 +28,6 @@ FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=1)
 LOOP_IN_BAKE = 3
 LOOP = 5
-SOON = timedelta(milliseconds=20)
 
 
 def tend_live(standing: Standing, draft: Draft) -> None:
@@ -33,6 +35,16 @@ def tend_live(standing: Standing, draft: Draft) -> None:
     live, contract = standing.live, standing.seen.live_contract
     if live is None or live.record is None or contract is None or standing.policy is None:
         return
+    if (
+        standing.running
+        and standing.running.phase is Phase.SWITCHING
+        and live is standing.candidate
+    ):
+        # The switch is not confirmed: its processes that take work must not start yet.
+        return
+    if live.record.term_at is None and (live.record.drain_since or live.record.drained):
+        draft.do(WarmSlot(live.name), "live does not drain: the route leads to it")
+    _tell_loops(live, live.record, contract, draft)
     if contract.has_web:
         _tend_web(standing, live, live.record, contract, draft)
     down = [
@@ -58,7 +70,10 @@ def _tend_web(
         _restart(standing, live, record, contract, (WEB,), draft)
         return
     if record.term_at is not None and record.term_at.boot_id == draft.now.boot_id:
-        draft.wait("live was told to stop; it starts again when it has", draft.now + SOON)
+        _await_stop(live, record.term_at, (WEB,), policy, draft)
+        return
+    if WEB in stopping(live):
+        draft.wait("live is stopping; it starts again when it has")
         return
     if live.health.ok is None:
         if "check" in live.busy:
@@ -89,8 +104,10 @@ def _watch(live: ObservedSlot, contract: AppContract, policy: AppContract, draft
 
 def _unhealthy(standing: Standing, live: ObservedSlot, policy: AppContract, draft: Draft) -> None:
     told = live.health.reason or "the health endpoint fails"
-    if policy.on_unhealthy == "alert":
-        draft.stall("Unhealthy", f"live fails its health check ({told}); on_unhealthy is alert")
+    if policy.on_unhealthy == "alert" or policy.restart == "no":
+        draft.stall(
+            "Unhealthy", f"live fails its health check ({told}), and its contract leaves it so"
+        )
         _watch(live, standing.seen.live_contract or policy, policy, draft)
         return
     draft.do(BlankAddress(live.name), f"live is unhealthy: {told}")
@@ -108,8 +125,51 @@ def _restart_others(
     down: list[ProcessName],
     draft: Draft,
 ) -> None:
-    if down and (record.term_at is None or live.vacant or contract.has_web):
+    up = tuple(dict.fromkeys(one.process for one in live.instances if one.up))
+    told = record.term_at if not contract.has_web else None
+    if told is not None and told.boot_id == draft.now.boot_id and up:
+        _await_stop(live, told, up, standing.policy or contract, draft)
+    elif down:
         _restart(standing, live, record, contract, down, draft)
+
+
+def _await_stop(
+    live: ObservedSlot,
+    term_at: Instant,
+    names: tuple[ProcessName, ...],
+    policy: AppContract,
+    draft: Draft,
+) -> None:
+    """Live was told to stop by an end of the daemon that was cut short: it may take its time once,
+    then it is killed, so that it can start again."""
+    deadline = term_at + max(GRACE, policy.drain_timeout)
+    if draft.now.reached(deadline):
+        draft.do(
+            StopProcesses(live.name, names, grace=timedelta(0)),
+            "live was told to stop and did not; it starts again when it has",
+        )
+    else:
+        draft.wait("live was told to stop; it starts again when it has", deadline)
+
+
+def _tell_loops(
+    live: ObservedSlot, record: SlotRecord, contract: AppContract, draft: Draft
+) -> None:
+    """A loop lasts until the process has outlived its pause: between two ends it is only up."""
+    for process in contract.processes:
+        starts = _starts(record, process.name, draft.now)
+        if len(starts) < LOOP:
+            continue
+        outlived = starts[-1] + restart_pause(len(starts))
+        if _all_up(live, process.name, process.count):
+            if draft.now.reached(outlived):
+                continue
+            draft.look_at(outlived)
+        draft.stall(
+            "CrashLoop",
+            f"{process.name} was started {LOOP} times or more within 10 minutes and ended each "
+            "time; see `autopilot logs`, then deploy a fix or roll back",
+        )
 
 
 def _restart(
@@ -126,21 +186,18 @@ def _restart(
         if started and policy.restart == "no":
             draft.stall("Exited", f"{name} ended, and `restart: no` leaves it so")
             continue
-        count = len(started)
-        if count >= LOOP:
-            draft.stall(
-                "CrashLoop",
-                f"{name} was started {count} times within 10 minutes and ended each time; "
-                "see `autopilot logs`, then deploy a fix or roll back",
-            )
-        due = started[-1] + restart_pause(count) if started else None
+        if name in stopping(live):
+            draft.wait(f"{name} is stopping; it starts again when it has")
+            continue
+        due = started[-1] + restart_pause(len(started)) if started else None
         if due is not None and not draft.now.reached(due):
             draft.wait(f"{name} is started again after a pause", due)
             continue
-        draft.do(
-            StopProcesses(live.name, (name,), grace=timedelta(0)),
-            f"nothing of the {name} that ended may hold its port",
-        )
+        if not any(one.up for one in live.instances if one.process == name):
+            draft.do(
+                StopProcesses(live.name, (name,), grace=timedelta(0)),
+                f"nothing of the {name} that ended may hold its port",
+            )
         draft.do(
             StartInstances(
                 live.name, record.deploy_id, record.target.revision, contract, (name,), restart=True

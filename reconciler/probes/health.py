@@ -94,18 +94,20 @@ class HealthProbe:
         return _passed(contract, seen)
 
     async def _healthy(self, address: str, endpoint: str | None, seen: _Seen) -> bool:
-        seen.answer, seen.failure = None, ""
+        # Noted only once the attempt is over: at the deadline the one before it is what counts.
+        answer, failure = None, ""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 if endpoint is None:
                     await _connect(address)
                     return True
-                seen.answer = await ask(self._client, f"http://{address}{endpoint}")
+                answer = await ask(self._client, f"http://{address}{endpoint}")
         except TimeoutError:
-            seen.failure = f"no answer within {ATTEMPT_SECONDS:g} s"
+            failure = f"no answer within {ATTEMPT_SECONDS:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            seen.failure = f"no answer: {type(error).__name__} {error}".rstrip()
-        return seen.answer is not None and seen.answer.successful
+            failure = f"no answer: {type(error).__name__} {error}".rstrip()
+        seen.answer, seen.failure = answer, failure
+        return answer is not None and answer.successful
 
 
 async def _find_target(instance: Instance, seen: _Seen) -> Verdict | str | None:
@@ -174,5 +176,6 @@ def _at_deadline(seen: _Seen, contract: AppContract, deadline: timedelta) -> Ver
             f"{contract.health_endpoint} on {seen.listener.address} answers "
             f"{seen.answer.describe()}",
         )
-    told = seen.failure or "healthy only once before the time was up"
+    healthy_once = "healthy only once before the time was up"
+    told = seen.failure or (healthy_once if seen.streak else "no answer before the time was up")
     return _failed(Reason.PROBE_TIMEOUT, f"{seen.listener.address}: {told} ({within})")

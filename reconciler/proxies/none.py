@@ -34,7 +34,7 @@ class NoProxy:
         return ""
 
     async def observe(self) -> ObservedProxy:
-        return ObservedProxy(up=True, table=self._table)
+        return ObservedProxy(up=True, table=self._table, pointer_only=True)
 
     async def ensure(self, table: RoutingTable) -> None:
         self._table = table

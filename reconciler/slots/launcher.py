@@ -13,7 +13,7 @@ from reconciler import command
 from reconciler.host.files import disk_pressure, ensure_directory
 from reconciler.host.processes import read_stat
 from reconciler.model.desired import AppContract
-from reconciler.model.errors import LaunchError
+from reconciler.model.errors import DiskPressureError, LaunchError
 from reconciler.slots import cgroups, notes
 from reconciler.slots.background import Background
 from reconciler.slots.cgroups import Cgroups
@@ -24,6 +24,7 @@ from reconciler.slots.users import AppUser
 
 _LAUNCHER = Path(__file__).with_name("launcher.sh")
 _ROOT = Path("/")
+_LOG_SPACE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,14 @@ class Launcher:
             moving = asyncio.to_thread(cgroups.move, group, leader)
             self._background.begin(("move", spawned.pid), moving)
         return Launched(spawned, leader)
+
+    def require_space(self) -> None:
+        """Raises DiskPressureError where a program could not even write its log: it would fail,
+        and be judged, for what is not its fault."""
+        ensure_directory(self._layout.logs_dir, DAEMON_ONLY)
+        status = os.statvfs(self._layout.logs_dir)
+        if status.f_bavail * status.f_frsize < _LOG_SPACE:
+            raise DiskPressureError(f"no space left for logs in {self._layout.logs_dir}")
 
     def unenforced(self, contract: AppContract) -> tuple[str, ...]:
         """Names the limits of the contract that do not hold on this host."""

@@ -163,6 +163,7 @@ class Preparations:
         job = task.job
         identity = Identity(job.app, job.slot, job.deploy_id, job.target.revision, SETUP)
         order = Order(identity, 0, command, job.contract, task.user, job.environment)
+        self._launcher.require_space()
         running.in_setup = True
 
         async def reap() -> None:

@@ -54,6 +54,8 @@ class Starter:
         wanted = [one for one in _wanted(launch) if not self._is_up(launch, record, one, look)]
         if not wanted:
             return
+        if not launch.restart:
+            self._launcher.require_space()
         now = self._clock.now()
         taken: list[int] = []
         try:

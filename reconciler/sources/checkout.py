@@ -216,8 +216,10 @@ class Checkout:
         folder.rename(Path(new_bin(self.tree.trash)) / folder.name)
 
     def _failure(self, detail: str) -> str:
+        owner = self._other_user()
+        reader = f" by uid {owner[0]}, who has to reach it and {self.objects}" if owner else ""
         return (
-            f"{self.tree.worktree} could not be brought to {self.revision}: "
+            f"{self.tree.worktree} could not be brought to {self.revision}{reader}: "
             f"{detail.strip() or 'git said nothing'}"
         )
 

@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
 import pygit2
-from pygit2.enums import FileMode
+from pygit2.enums import ConfigLevel, FileMode
 
 from reconciler import command
 from reconciler.host.files import (
@@ -40,20 +40,20 @@ from reconciler.sources.globs import matches
 from reconciler.sources.mirror import (
     OURS,
     REMOTE_HEADS,
+    Wanted,
     adopt_packs,
     make_beside,
     mirror_refs,
     mirrored_branch,
     mirrored_heads,
+    mirrored_refs,
     protect,
     reference_names,
-    wanted_refs,
 )
 from reconciler.sources.owner import fetch_with_git, not_owner, other_owner
 from reconciler.sources.refs import (
     FULL_ID,
     HEADS,
-    TAGS,
     Layout,
     Refs,
     is_ref_name,
@@ -78,6 +78,11 @@ _SERVER_TIMEOUT_MS = 30_000
 # libgit2 waits for ever by default. Its check of who owns a repository stays on.
 pygit2.settings.server_connect_timeout = _SERVER_TIMEOUT_MS
 pygit2.settings.server_timeout = _SERVER_TIMEOUT_MS
+# A reference must never be on disk before its objects are.
+pygit2.settings.enable_fsync_gitdir(True)  # noqa: FBT003 (its only parameter)
+# What the daemon's user has configured (another transport, trusted directories) is not for us.
+for _level in (ConfigLevel.SYSTEM, ConfigLevel.GLOBAL, ConfigLevel.XDG):
+    pygit2.settings.search_path[_level] = ""
 
 
 class GitSource:
@@ -116,28 +121,25 @@ class GitSource:
             await self._fetch_history(layout, theirs)
         if await self._thread(_lacks, self._mirror, ours, theirs):
             await self._thread(_prune, self._mirror, ours, theirs)
-            await self._fetch(layout, theirs, self._mirror)
+            await self._fetch(layout, Wanted.of(theirs, ours), self._mirror)
         await self._thread(_settle, self._mirror, theirs)
         await self._merge_packs()
         self._seen = theirs
 
-    async def _fetch(self, layout: Layout, theirs: Refs, into: Path) -> None:
+    async def _fetch(self, layout: Layout, wanted: Wanted, into: Path) -> None:
         """Fetches in the way of this kind of repository; another kind is another branch here."""
-        refspecs = [f"+{HEADS}*:{REMOTE_HEADS}*", f"+{TAGS}*:{TAGS}*"]
-        if theirs.detached:
-            refspecs.append("HEAD")
         owner = other_owner(layout)
-        if owner is None and await self._thread(_fetch_here, layout.path, into, refspecs):
+        if owner is None and await self._thread(_fetch_here, layout.path, into, wanted):
             return
         if owner is not None and os.geteuid() != 0:
             raise not_owner(layout.path, f"its owner is uid {owner}")
-        await fetch_with_git(self._git, layout, into, refspecs, owner)
+        await fetch_with_git(self._git, layout, into, wanted, owner)
 
     async def _fetch_history(self, layout: Layout, theirs: Refs) -> None:
         """Fetches anew what a shallow repository has since been deepened by: a plain fetch takes
         the commits that the mirror has as proof that it has their parents too."""
         beside = await self._thread(_new_repository, self._mirror)
-        await self._fetch(layout, theirs, beside)
+        await self._fetch(layout, Wanted.of(theirs), beside)
         await self._thread(adopt_packs, self._mirror, beside)
 
     async def _merge_packs(self) -> None:
@@ -155,6 +157,8 @@ class GitSource:
                 env=git_environment(self._git, "/"),
                 timeout=DEADLINE,
                 cwd=self._mirror,
+                # A git older than 2.32 cannot: many packs are slower, never wrong.
+                check=False,
             )
         await self._thread(protect, self._mirror)
 
@@ -268,8 +272,6 @@ def _new_repository(mirror: Path) -> Path:
     """Makes an empty bare repository beside the mirror."""
     beside = make_beside(mirror)
     repository = pygit2.init_repository(str(beside), bare=True)
-    # A reference must never be on disk before its objects are.
-    repository.config["core.fsyncObjectFiles"] = True
     repository.config["gc.auto"] = 0
     repository.free()
     protect(beside)
@@ -277,7 +279,7 @@ def _new_repository(mirror: Path) -> Path:
 
 
 def _lacks(mirror: Path, ours: Refs, theirs: Refs) -> bool:
-    if ours.named != wanted_refs(theirs):
+    if ours.named != mirrored_refs(theirs):
         return True
     with _opened(mirror) as repository:
         return theirs.detached is not None and theirs.detached not in repository
@@ -286,17 +288,17 @@ def _lacks(mirror: Path, ours: Refs, theirs: Refs) -> bool:
 def _prune(mirror: Path, ours: Refs, theirs: Refs) -> None:
     """Deletes what is gone, before fetching: a branch `a` stands in the way of a branch `a/b`."""
     with _opened(mirror) as repository:
-        for name in ours.named.keys() - wanted_refs(theirs).keys():
+        for name in ours.named.keys() - mirrored_refs(theirs).keys():
             repository.references.delete(name)
 
 
-def _fetch_here(path: Path, into: Path, refspecs: list[str]) -> bool:
+def _fetch_here(path: Path, into: Path, wanted: Wanted) -> bool:
     """Fetches through libgit2, in a fifth of git's time; False when git has to try: one broken
     reference is enough to make libgit2 give up on all."""
     with _opened(into) as repository:
         try:
             # A plain path with a colon in it would be a host name.
-            repository.remotes.create_anonymous(path.as_uri()).fetch(refspecs)
+            repository.remotes.create_anonymous(path.as_uri()).fetch(wanted.refspecs())
         except pygit2.GitError as error:
             _raise_if_full(error)
             return False
@@ -378,7 +380,10 @@ def _expand(repository: pygit2.Repository, short: str) -> str:
 
 def _manifests(repository: pygit2.Repository, revision: Revision) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    pending = [(MANIFESTS, _entry(_commit(repository, revision).tree, MANIFESTS))]
+    root = _entry(_commit(repository, revision).tree, MANIFESTS)
+    pending: list[tuple[str, pygit2.Object]] = []
+    if isinstance(root, pygit2.Tree):
+        pending.append((MANIFESTS, root))
     while pending:
         path, entry = pending.pop()
         if isinstance(entry, pygit2.Tree):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.host.files import ensure_directory
@@ -15,6 +16,7 @@ from reconciler.sources.refs import HEADS, TAGS, Layout, Refs, read_refs
 
 OURS = "refs/autopilot/"
 REMOTE_HEADS = "refs/remotes/origin/"
+MANY = 100
 
 
 def make_beside(mirror: Path) -> Path:
@@ -59,12 +61,44 @@ def mirror_refs(mirror: Path) -> Refs:
     return read_refs(Layout(mirror, mirror, mirror, ()), (REMOTE_HEADS, TAGS))
 
 
-def wanted_refs(theirs: Refs) -> dict[str, str]:
-    """Returns the mirror's references as they should be."""
-    return {
-        REMOTE_HEADS + name.removeprefix(HEADS) if name.startswith(HEADS) else name: commit
-        for name, commit in theirs.named.items()
-    }
+def mirrored_name(name: str) -> str:
+    """Returns what a branch or tag of theirs is called in the mirror."""
+    return REMOTE_HEADS + name.removeprefix(HEADS) if name.startswith(HEADS) else name
+
+
+def mirrored_refs(theirs: Refs) -> dict[str, str]:
+    return {mirrored_name(name): commit for name, commit in theirs.named.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a fetch is to bring: references of theirs with their ids, and a detached HEAD."""
+
+    named: Mapping[str, str]
+    detached: bool
+
+    @classmethod
+    def of(cls, theirs: Refs, ours: Refs | None = None) -> Wanted:
+        """Returns what theirs has and ours has not."""
+        have = ours.named if ours is not None else {}
+        moved = {
+            name: commit
+            for name, commit in theirs.named.items()
+            if have.get(mirrored_name(name)) != commit
+        }
+        return cls(moved, theirs.detached is not None)
+
+    def without(self, commit: str) -> Wanted:
+        named = {name: wanted for name, wanted in self.named.items() if wanted != commit}
+        return Wanted(named, self.detached)
+
+    def refspecs(self, *, one_by_one: bool = False) -> list[str]:
+        """Spells it for git; many at once as patterns, since each refspec is matched with each
+        reference."""
+        specs = [f"+{name}:{mirrored_name(name)}" for name in self.named]
+        if len(specs) > MANY and not one_by_one:
+            specs = [f"+{HEADS}*:{REMOTE_HEADS}*", f"+{TAGS}*:{TAGS}*"]
+        return [*specs, "HEAD"] if self.detached else specs
 
 
 def mirrored_heads(refs: Refs) -> dict[str, Revision]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,14 +26,16 @@ from reconciler.model.errors import (
     SourceError,
 )
 from reconciler.sources.checkout import NO_SPACE, git_environment
+from reconciler.sources.mirror import Wanted
 from reconciler.sources.refs import Layout
 
 DEADLINE = timedelta(minutes=10)
+_NOT_OURS = re.compile(r"not our ref ([0-9a-f]{40})")
 # Gives up every right of ours for good, then becomes the program.
 _BECOME = (
     "import os, sys; user, group = int(sys.argv[1]), int(sys.argv[2]); "
     "os.setgroups([]); os.setresgid(group, group, group); os.setresuid(user, user, user); "
-    "os.execvp(sys.argv[3], sys.argv[3:])"
+    "os.execv(sys.argv[3], sys.argv[3:])"
 )
 
 
@@ -46,30 +50,45 @@ def other_owner(layout: Layout) -> int | None:
 
 
 async def fetch_with_git(
-    git: str, layout: Layout, into: Path, refspecs: Sequence[str], owner: int | None
+    git: str, layout: Layout, into: Path, wanted: Wanted, owner: int | None
 ) -> None:
-    """Fetches what the refspecs name into the bare repository `into`, shallow roots as well.
-
-    Raises SourceError, NotOwnerError when git finds a part that is another user's still.
-    """
+    """Fetches into the bare repository `into`, shallow roots as well. References that name no
+    object are left out. Raises SourceError, NotOwnerError, DiskPressureError."""
     argv = [
         git,
         *("-c", "fetch.unpackLimit=1", "-c", "core.hooksPath=/dev/null"),
         *(f"--git-dir={into}", "fetch", "--quiet", "--no-tags", "--update-shallow"),
         *("--no-auto-gc", "--no-write-fetch-head", "--no-recurse-submodules"),
-        *([f"--upload-pack={_served_by(owner)}"] if owner is not None else []),
-        *("--", str(layout.path.absolute()), *refspecs),
+        *([f"--upload-pack={_served_by(git, owner)}"] if owner is not None else []),
+        *("--stdin", "--", str(layout.path.absolute())),
     ]
+    refspecs = wanted.refspecs()
+    while refspecs:
+        broken = await _run(argv, "\n".join(refspecs).encode(), layout.path)
+        left = wanted.without(broken) if broken else Wanted({}, detached=False)
+        # One reference to nothing fails the whole fetch, and all that a pattern matches.
+        before, refspecs = refspecs, left.refspecs(one_by_one=True)
+        if before == refspecs:
+            raise SourceError(f"{layout.path} could not be fetched: it lacks {broken}")
+        wanted = left
+
+
+async def _run(argv: Sequence[str], refspecs: bytes, path: Path) -> str | None:
+    """Returns None when all is fetched, else the id that some reference names and nobody has."""
+    environment = git_environment(argv[0], "/")
     try:
-        await command.run(argv, env=git_environment(git, "/"), timeout=DEADLINE, cwd=Path("/"))
+        await command.run(argv, env=environment, stdin=refspecs, timeout=DEADLINE, cwd=Path("/"))
     except CommandFailedError as error:
+        if broken := _NOT_OURS.search(error.output):
+            return broken[1]
         if any(sign in error.output for sign in NO_SPACE):
-            raise DiskPressureError(f"no space left while fetching into {into}") from error
+            raise DiskPressureError(f"no space left while fetching {path}") from error
         if "dubious ownership" in error.output:
-            raise not_owner(layout.path, error.output) from error
-        raise SourceError(f"{layout.path} could not be fetched: {error.output}") from error
+            raise not_owner(path, error.output) from error
+        raise SourceError(f"{path} could not be fetched: {error.output}") from error
     except (CommandTimeoutError, OSError) as error:
-        raise SourceError(f"{layout.path} could not be fetched: {error}") from error
+        raise SourceError(f"{path} could not be fetched: {error}") from error
+    return None
 
 
 def not_owner(path: Path, detail: str) -> NotOwnerError:
@@ -79,13 +98,17 @@ def not_owner(path: Path, detail: str) -> NotOwnerError:
     )
 
 
-def _served_by(owner: int) -> str:
+def _served_by(git: str, owner: int) -> str:
     try:
         group = pwd.getpwuid(owner).pw_gid
     except KeyError:
         group = owner
-    words = [sys.executable, "-I", "-S", "-c", _BECOME, str(owner), str(group), "git-upload-pack"]
-    return shlex.join(words)
+    # Whole, as that user may not be able to search where our Python keeps its modules.
+    program = shutil.which(git) or git
+    identity = (str(owner), str(group))
+    return shlex.join(
+        [sys.executable, "-I", "-S", "-c", _BECOME, *identity, program, "upload-pack"]
+    )
 
 
 def _user_name(user: int) -> str:

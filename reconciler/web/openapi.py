@@ -426,7 +426,7 @@ def _status_schema() -> Schema:
     quarantined = _object(
         {
             "commit": TEXT,
-            "contract_digest": TEXT,
+            "contract_digest": OPTIONAL_TEXT,
             "reason": TEXT,
             "by": TEXT,
             "since": TIME,

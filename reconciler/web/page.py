@@ -150,7 +150,7 @@ def _app(name: str, status: Mapping[str, Json]) -> str:
     queued = _mappings(status.get("queued"))
     return "".join((
         f"<h2>{escape(name)}</h2>",
-        *(_condition(one) for one in _mappings(status.get("conditions"))),
+        *(_condition(one) for one in _mappings(status.get("conditions")) if _worth_telling(one)),
         _running(_mapping(running)) if running else "",
         *(f'<p class="dim">queued: {_commit(one.get("commit"))}</p>' for one in queued),
         _table(("Slot", "Role", "Condition", "Commit", "Instances"), slots),
@@ -162,12 +162,15 @@ def _instance(one: Mapping[str, Json]) -> str:
     return f"{_text(one.get('process'))} <code>{_text(one.get('address'))}</code> {up}"
 
 
+def _worth_telling(one: Mapping[str, Json]) -> bool:
+    """Whether a condition says more than that all is well."""
+    return bool(one.get("status")) is not (one.get("type") == "Ready")
+
+
 def _condition(one: Mapping[str, Json]) -> str:
-    good = (one.get("type") == "Ready") == bool(one.get("status"))
-    style = "ok" if good else "warn"
     told = " ".join(_text(one.get(key)) for key in ("reason", "message"))
     sign = "" if one.get("status") else "not "
-    return f'<p><span class="{style}">{sign}{_text(one.get("type"))}</span> {told}</p>'
+    return f'<p><span class="warn">{sign}{_text(one.get("type"))}</span> {told}</p>'
 
 
 def _running(record: Mapping[str, Json]) -> str:

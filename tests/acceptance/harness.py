@@ -168,13 +168,14 @@ class Daemon:
     flags: tuple[str, ...] = ()
     verb: tuple[str, ...] = ("server", "start")
     env: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     log: Path = Path()
 
     def start(self, *more: str, ready: bool = True, **env: str) -> Daemon:
-        self.log = self.data.parent / "daemon.log"
+        self.log = self.repo.path.parent / "daemon.log"
         argv = [
-            PYTHON, "-m", "reconciler", *self.verb,
+            *self.wrapper, PYTHON, "-m", "reconciler", *self.verb,
             "--repo", str(self.repo.path),
             "--http-port", str(self.http_port), "--port", str(self.port),
         ]  # fmt: skip
@@ -230,7 +231,7 @@ class Daemon:
     def deploy(
         self, commit: str | None = None, *, admin: bool = False, **keys: Any
     ) -> httpx.Response:
-        body = {**({"commit": commit} if commit else {}), **keys}
+        body = {"commit": commit, **keys}
         return self.api("POST", "/deploy", body, headers=self.admin if admin else {})
 
     def rollback(self, **keys: Any) -> httpx.Response:
@@ -251,6 +252,16 @@ class Daemon:
         with httpx.Client(trust_env=False, timeout=10) as client:
             return client.get(f"http://127.0.0.1:{self.http_port}{path}", **options)
 
+    def ended(self, deploy_id: str, within: float = 20) -> dict[str, Any]:
+        """Waits until the deploy is live or has ended without; returns its record."""
+
+        def record() -> dict[str, Any] | None:
+            found: dict[str, Any] = self.api("GET", f"/deploys/{deploy_id}").json()
+            return found if found["finished_at"] else None
+
+        found: dict[str, Any] = until(record, within=within, what=f"{deploy_id} is decided")
+        return found
+
     def serves(self, version: str, path: str = "/", within: float = 20) -> None:
         until(
             lambda: (answer := self.get(path)).status_code == 200 and answer.text == version,
@@ -268,7 +279,7 @@ class Daemon:
         found: dict[str, Any] = until(settled, within=within, what=f"{commit[:10]} is live")
         return found
 
-    def cli(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str, given: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [PYTHON, "-m", "reconciler", *words],
             cwd=self.repo.path,
@@ -276,7 +287,7 @@ class Daemon:
                 **os.environ, "PYTHONPATH": str(ROOT), "AUTOPILOT_DATA_DIR": str(self.data),
                 "ORCHESTRATOR_URL": f"http://127.0.0.1:{self.port}", **env,
             },
-            capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60, check=False, input=given,
         )  # fmt: skip
 
 
@@ -303,6 +314,15 @@ def processes(data: Path) -> dict[int, str]:
             if cookie in cookies or str(data) in command:
                 found[int(entry.name)] = command.strip()
     return found
+
+
+def app_processes(data: Path) -> dict[int, str]:
+    """Returns what runs of the apps: neither proxy nor daemon nor what their work needs."""
+    return {pid: words for pid, words in processes(data).items() if "app.py" in words}
+
+
+def caddy_processes(data: Path) -> list[int]:
+    return [pid for pid, words in processes(data).items() if " run --config " in words]
 
 
 def deploy_ids(data: Path) -> frozenset[str]:

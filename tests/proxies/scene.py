@@ -28,7 +28,7 @@ B = SlotName("deploy-b")
 def free_port() -> int:
     """Returns a port that nobody uses, from a range that no outgoing connection takes."""
     for _ in range(200):
-        port = random.randrange(10000, 19999)  # noqa: S311 (not a secret)
+        port = random.randrange(10000, 19999)
         if sockets.is_free(port):
             return port
     raise AssertionError("no free port")

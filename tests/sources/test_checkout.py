@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -220,12 +221,10 @@ def _links_in_git_dir(slot: Path) -> None:
 
 def _replaced_object(slot: Path) -> None:
     git_dir = slot.parent / "slots/deploy-a.git"
-    run = lambda *words: run_git(f"--git-dir={git_dir}", *words, cwd=slot)  # noqa: E731
-    forged = run_git(
-        f"--git-dir={git_dir}", "hash-object", "-w", "--stdin", cwd=slot, stdin=b"forged"
-    )
-    same = run("rev-parse", "HEAD:same").decode().strip()
-    run("replace", same, forged.decode().strip())
+    at_slot = f"--git-dir={git_dir}"
+    forged = run_git(at_slot, "hash-object", "-w", "--stdin", cwd=slot, stdin=b"forged")
+    same = run_git(at_slot, "rev-parse", "HEAD:same", cwd=slot)
+    run_git(at_slot, "replace", same.decode().strip(), forged.decode().strip(), cwd=slot)
     (slot / "same").unlink()
 
 
@@ -452,15 +451,15 @@ async def test_missing_contents_are_an_export_error(stage: Stage, tmp_path: Path
 async def test_full_disk_is_disk_pressure(stage: Stage, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(small)]
-    if subprocess.run(mounted, check=False, capture_output=True).returncode != 0:
+    options = ("-t", "tmpfs", "-o", "size=512k", "tmpfs", str(small))
+    if await asyncio.to_thread(subprocess.call, ["mount", *options]) != 0:
         pytest.skip("may not mount")
     try:
         big = await stage.commit({f"file{number}": os.urandom(100_000) for number in range(20)})
         with pytest.raises(DiskPressureError):
             await stage.source.export(big, SlotTree(small / "a", small / "a.git", small / "trash"))
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        await asyncio.to_thread(subprocess.check_call, ["umount", str(small)])
 
 
 async def test_names_of_any_bytes_are_written_and_taken_away(stage: Stage) -> None:
@@ -516,11 +515,13 @@ def _random_damage(random: Random, slot: Path) -> None:
             (path / "untracked").write_bytes(b"")
         case _ if not path.is_symlink() and not path.is_dir():
             path.write_bytes(random.choice([b"x", b"z"]))
+        case _:
+            pass
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_sequence_of_trees_and_damage_ends_up_right(stage: Stage, seed: int) -> None:
-    random = Random(seed)  # noqa: S311
+    random = Random(seed)
     for _ in range(25):
         await stage.export(await stage.commit(_random_tree(random)), full=random.random() < 0.1)
         for _ in range(random.randrange(6)):

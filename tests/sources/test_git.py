@@ -21,6 +21,7 @@ from reconciler.model.errors import (
 from reconciler.model.names import Revision
 from reconciler.ports import SlotTree
 from reconciler.sources.git import GitSource
+from reconciler.sources.refs import locate, read_refs
 from tests.sources.trees import (
     NOBODY,
     Repository,
@@ -77,10 +78,6 @@ def _with_alternates(stage: Stage, path: Path) -> None:
 def _packed(stage: Stage, path: Path) -> None:
     _bare(stage, path)
     run_git("pack-refs", "--all", cwd=path)
-
-
-def _odd_path(stage: Stage, path: Path) -> None:
-    _bare(stage, path)
 
 
 KINDS = [_bare, _linked_worktree, _shallow, _with_alternates, _packed]
@@ -214,13 +211,17 @@ async def test_one_broken_reference_does_not_stop_the_others(stage: Stage) -> No
     (heads / "missing").write_text("1" * 40 + "\n")
     (heads / "garbage").write_text("not an id\n")
     (heads / "bad name").write_text(head)
-    os.mkfifo(heads / "pipe")
     await stage.source.refresh()
     assert (await stage.source.heads())["main"] == head
-    (heads / "pipe").unlink()
     again = stage.repository.save("file", "2")
     await stage.source.refresh()
     assert (await stage.source.heads())["main"] == again
+
+
+async def test_pipe_among_the_references_holds_nobody_up(stage: Stage) -> None:
+    head = stage.repository.save("file", "1")
+    os.mkfifo(stage.repository.path / ".git/refs/heads/pipe")
+    assert read_refs(locate(stage.repository.path)).named == {"refs/heads/main": head}
 
 
 async def test_nothing_is_not_a_repository(tmp_path: Path) -> None:
@@ -238,6 +239,12 @@ async def test_sha256_repository_is_refused_by_name(tmp_path: Path) -> None:
     Repository(path).save("file", "1")
     with pytest.raises(SourceError, match="SHA-256"):
         await GitSource("app", path, tmp_path / "mirror").refresh()
+
+
+async def test_reftable_is_refused_by_name(stage: Stage) -> None:
+    (stage.repository.path / ".git/reftable").mkdir()
+    with pytest.raises(SourceError, match="reftable"):
+        await stage.source.refresh()
 
 
 async def test_half_made_mirrors_of_a_crash_are_removed(stage: Stage) -> None:
@@ -271,9 +278,9 @@ async def test_packs_are_merged_and_lose_nothing(stage: Stage) -> None:
     commits = []
     for number in range(55):
         commits.append(stage.repository.save("file", f"{number}", message=f"{number}"))
+        await stage.source.refresh()
         if number == 20:
             stage.repository.git("reset", "--quiet", "--hard", "HEAD~5")
-        await stage.source.refresh()
     packs = list((stage.mirror / "objects/pack").glob("*.pack"))
     assert len(packs) < 20
     assert {oct(pack.stat().st_mode & 0o777) for pack in packs} == {"0o444"}
@@ -319,9 +326,8 @@ async def test_full_mirror_of_a_repository_made_anew_as_shallow_keeps_its_histor
 
 async def test_unchanged_repository_is_not_fetched_again(stage: Stage) -> None:
     stage.repository.save("file", "1")
-    for number in range(200):
-        stage.repository.git("update-ref", f"refs/heads/agent/{number}", "HEAD")
-    stage.repository.git("pack-refs", "--all")
+    lines = [f"create refs/heads/agent/{number} HEAD\n" for number in range(200)]
+    stage.repository.git("update-ref", "--stdin", stdin="".join(lines).encode())
     await stage.source.refresh()
     before = (stage.mirror / "FETCH_HEAD").stat()
     started = time.perf_counter()

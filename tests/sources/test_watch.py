@@ -23,12 +23,14 @@ class Wakes:
 
     def __init__(self) -> None:
         self.count = 0
+        self.begun = asyncio.Event()
         self._more = asyncio.Event()
 
     async def collect(self, path: Path) -> None:
         async with aclosing(moves(path)) as wakes:
             async for _ in wakes:
                 self.count += 1
+                self.begun.set()
                 self._more.set()
 
     async def after(self, move: Callable[[], object], seconds: float) -> float:
@@ -53,8 +55,7 @@ async def watching(path: Path) -> AsyncIterator[Wakes]:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(wakes.collect(path))
         async with asyncio.timeout(5):
-            while wakes.count == 0:
-                await asyncio.sleep(0.01)
+            await wakes.begun.wait()
         # Until the events are armed the poll alone would notice.
         await asyncio.sleep(0.3)
         yield wakes

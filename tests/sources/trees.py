@@ -135,9 +135,9 @@ def tree_of(repository: Repository, revision: str) -> dict[str, Content]:
         data = b""
         if kind == b"blob":
             data = run_git("cat-file", "blob", object_id.decode(), cwd=repository.path)
-        kinds = {b"120000": Link(data), b"100755": Program(data), b"100644": data}
-        name = os.fsdecode(path)
-        tree[name] = kinds[mode] if mode in kinds else Submodule(object_id.decode())
+        kinds: dict[bytes, Content] = {b"120000": Link(data), b"100755": Program(data)}
+        kinds |= {b"100644": data, b"160000": Submodule(object_id.decode())}
+        tree[os.fsdecode(path)] = kinds[mode]
     return tree
 
 

@@ -52,6 +52,7 @@ def validator(name: str) -> Draft202012Validator:
 async def test_answers_are_as_described(client: httpx.AsyncClient, path: str, schema: str) -> None:
     await client.post("/deploy", json={"commit": "main"})
     await client.post("/deploy", json={"commit": "better"})
+    await client.post("/rollback")
 
     answer = await client.get(path)
 

@@ -52,7 +52,7 @@ async def test_page_escapes_everything_that_others_wrote(connect: Connect) -> No
         ends={BAD: End(Phase.FAILED, EVIL, EVIL)}, revisions={EVIL: BAD, "odd": EVIL}
     )
     commands.names = [AppName(EVIL)]
-    commands.conditions.append({"type": EVIL, "status": False, "reason": EVIL, "message": EVIL})
+    commands.conditions.append({"type": EVIL, "status": True, "reason": EVIL, "message": EVIL})
     client = connect(commands)
     await client.post("/deploy", json={"commit": "odd", "message": EVIL})
     await client.post("/deploy", json={"commit": "bad", "message": EVIL})

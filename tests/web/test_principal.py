@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from reconciler.config import Settings
+from reconciler.engine.commands import DeployAsk
 from reconciler.model.errors import RefusedError
 from reconciler.model.principals import ADMIN, LOCAL, Principal, Scope
 from reconciler.web.app import ENDPOINTS, create_app
@@ -151,7 +152,7 @@ async def test_every_verb_asks_the_same_principal(
     way: Way, verb: Verb, settings: Settings, access: Access
 ) -> None:
     commands = FakeCommands()
-    await commands.deploy(LOCAL, _ask())
+    await commands.deploy(LOCAL, DeployAsk(commit="main"))
     before = list(commands.asked)
     app = create_app(commands, settings, access)
 
@@ -165,12 +166,6 @@ async def test_every_verb_asks_the_same_principal(
         assert status in (200, 409)
         return
     assert commands.asked == before, "a refused request must not reach the engine"
-
-
-def _ask() -> Any:
-    from reconciler.engine.commands import DeployAsk  # noqa: PLC0415
-
-    return DeployAsk(commit="main")
 
 
 async def test_link_from_another_page_opens_but_a_script_of_it_may_not(

@@ -39,7 +39,8 @@ def command(
 ) -> int:
     """Deploy a commit, branch or tag.
 
-    Without REF: the head of the app's branch. Follows the deploy to its end. Exits 0 only if it was promoted.
+    Without REF: the head of the app's branch. Follows the deploy to its end, and exits 0 only if
+    it was promoted.
     """
     if (force or skip_probes) and not reason:
         raise click.UsageError("--force and --skip-probe need --reason, for the deploy log")

@@ -13,8 +13,9 @@ from reconciler.cli.session import with_session
 def command(words: tuple[str, ...]) -> None:
     """Start CMD so that it outlives a swap.
 
-    It leaves the slot this is called from; stopping the slot does not touch it. It gets no terminal and starts in HOME; its output goes nowhere unless CMD redirects it.
+    It leaves the slot this is called from, so stopping the slot does not touch it. It starts in
+    HOME, without a terminal; its output is kept only if it was redirected to a file.
     """
     from reconciler.host.detach import detach  # noqa: PLC0415 (only here)
 
-    click.echo(detach(list(words)))
+    click.echo(f"started {words[0]} as process {detach(words)}")

@@ -57,7 +57,8 @@ def _show(session: Session, event: Record) -> None:
     if session.json:
         click.echo(json.dumps(event))
         return
-    told = " ".join(f"{key}={_value(value)}" for key, value in event["payload"].items())
+    payload = event["payload"].items()
+    told = " ".join(f"{key}={_value(value)}" for key, value in payload if value not in ("", None))
     click.echo(f"{local_time(event['occurred_at'])}  {event['kind']}  {clean(told)}")
 
 

@@ -9,6 +9,7 @@ import click
 from reconciler.cli.client import Record
 from reconciler.cli.render import Paint, clean
 from reconciler.cli.session import Session, pass_session, with_session
+from reconciler.cli.verbs.status import told_conditions
 
 PENDING = 2
 
@@ -37,9 +38,10 @@ def _lines(name: str, plan: Record, paint: Paint) -> list[str]:
     lines = [f"{paint(name, 'bold')}: {state}"]
     lines += [f"  - {clean(one)}" for one in plan["pending"]]
     lines += [f"  next: {one['action']}: {clean(one['why'])}" for one in plan["steps"]]
-    lines += [f"  {_condition(one)}" for one in plan["conditions"] if one.get("reason")]
+    lines += [f"  {_condition(one)}" for one in told_conditions(plan["conditions"])]
     return lines
 
 
 def _condition(one: Record) -> str:
-    return clean(f"{one['type']} {one['reason']}: {one.get('message', '')}".rstrip(": "))
+    name = one["type"] if one["status"] else f"not {one['type']}"
+    return clean(f"{name} {one['reason']}: {one.get('message', '')}".rstrip(": "))

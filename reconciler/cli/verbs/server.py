@@ -8,7 +8,13 @@ import click
 
 from reconciler.cli.session import Session, pass_session, with_session
 from reconciler.cli.verbs.start import PORT, refusals_are_usage, repository, service_user
-from reconciler.config import DEFAULT_PORTS, Settings, default_data_dir, parse_port_range
+from reconciler.config import (
+    DEFAULT_PORTS,
+    Settings,
+    default_data_dir,
+    parse_port_range,
+    repo_name,
+)
 
 
 @click.group("server")
@@ -65,7 +71,7 @@ def start(
     """Run the daemon in the foreground, as a service does."""
     with refusals_are_usage():
         ports = parse_port_range(port_range) if port_range else DEFAULT_PORTS
-    root = repository(Path(repo))
+    root = _repository(Path(repo), session)
     with refusals_are_usage():
         settings = Settings(
             repo=root,
@@ -88,6 +94,14 @@ def start(
     from reconciler.daemon import run  # noqa: PLC0415 (the daemon is not a verb's to import)
 
     return run(settings)
+
+
+def _repository(path: Path, session: Session) -> Path:
+    """Returns the repository; one that is out of reach now, but was followed before, will do: its
+    apps are still to be kept up."""
+    known = path.resolve()
+    followed = (_data_dir(session, known) / "repos" / repo_name(known)).is_dir()
+    return known if followed else repository(path)
 
 
 def _data_dir(session: Session, root: Path) -> Path:

@@ -72,7 +72,7 @@ def app_lines(name: str, status: Record, paint: Paint) -> list[str]:
     lines = ["  ".join(words)]
     slots = [row for slot in status["slots"] for row in _slot_rows(slot)]
     lines += [f"  {line}" for line in paint.table(HEAD, slots)]
-    lines += [f"  {_condition(one, paint)}" for one in status["conditions"]]
+    lines += [f"  {_condition(one, paint)}" for one in told_conditions(status["conditions"])]
     if status["deploy"]:
         lines.append(f"  deploying {_deploy(status['deploy'])}")
     lines += [f"  queued {_deploy(one)}" for one in status["queued"]]
@@ -108,11 +108,15 @@ def _readiness(ready: bool) -> tuple[str, str]:
     return ("ready", "ok") if ready else ("not ready", "warn")
 
 
+def told_conditions(conditions: list[Record]) -> list[Record]:
+    """Returns those worth a line: not that all is well, nor what is not the case."""
+    return [one for one in conditions if one["status"] is not (one["type"] == "Ready")]
+
+
 def _condition(one: Record, paint: Paint) -> str:
-    good = (one["type"] == "Ready") == one["status"]
     name = one["type"] if one["status"] else f"not {one['type']}"
     told = f"{one['reason']}: {one['message']}" if one["message"] else one["reason"]
-    return f"{paint(name, 'ok' if good else 'warn')}  {clean(told)}"
+    return f"{paint(name, 'warn')}  {clean(told)}"
 
 
 def _deploy(record: Record) -> str:
