@@ -150,6 +150,8 @@ async def _carry_out(app: AppName, action: Action, effects: Effects) -> Outcome:
         case Advance(deploy_id, phase, slot, reason, detail):
             step = progress(effects, phase, slot=slot, reason=reason, detail=detail)
             await store.advance(deploy_id, (step,))
+            if phase is Phase.SWITCHING:
+                return await _still_wanted(deploy_id, effects)
         case FetchRevision(deploy_id, revision):
             await effects.source.keep({f"try/{app}/{deploy_id}": revision})
         case PrepareSlot():
@@ -197,6 +199,14 @@ async def _carry_out(app: AppName, action: Action, effects: Effects) -> Outcome:
             await proxy.ensure(table)
         case _:
             assert_never(action)
+    return DONE
+
+
+async def _still_wanted(deploy_id: DeployId, effects: Effects) -> Outcome:
+    """The last look before the route moves: a person may have cancelled it since the pass began."""
+    deploy = await effects.store.deploy(deploy_id)
+    if deploy is None or deploy.phase is not Phase.SWITCHING:
+        return Outcome(failed=True, detail="the deploy was ended before the switch")
     return DONE
 
 

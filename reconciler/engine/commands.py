@@ -29,6 +29,7 @@ from reconciler.model.deploys import (
 from reconciler.model.desired import AppContract, Target
 from reconciler.model.errors import (
     DiskPressureError,
+    ReconcilerError,
     RefusedError,
     SourceError,
     UnknownRevisionError,
@@ -40,7 +41,7 @@ from reconciler.model.principals import Principal, Scope
 from reconciler.planning.history import find, previous
 from reconciler.planning.release import plan_release
 from reconciler.planning.standing import stand
-from reconciler.planning.status import app_plan, app_status, app_summary
+from reconciler.planning.status import app_plan, app_status, app_summary, told_condition
 from reconciler.ports import IdempotencyKey
 
 PROBES = ("health", "request")
@@ -229,7 +230,7 @@ class Commands:
         if not principal.may(Scope.DEPLOY):
             raise RefusedError("forbidden", "cancelling needs the deploy scope")
         deploy = await self.record(deploy_id)
-        if not deploy.phase.open:
+        if not deploy.phase.open or deploy.phase is Phase.SWITCHING:
             raise RefusedError(
                 "invalid-request", f"deploy {deploy_id} is {deploy.phase} already", deploy_id
             )
@@ -308,10 +309,13 @@ class Commands:
         }
         chosen = self._known(app) if app is not None else names[0] if len(names) == 1 else None
         if chosen is None or chosen not in self._loop.views:
+            in_the_way = self._host_conditions()
+            if chosen is not None:
+                in_the_way += [told_condition(*pair) for pair in self._with_trouble(chosen, ())]
             return {
                 **app_status(None, self._effects.clock.wall()),
                 "apps": summaries,
-                "conditions": self._host_conditions(),
+                "conditions": in_the_way,
             }
         view = await self._look(chosen)
         store = self._effects.store
@@ -357,7 +361,11 @@ class Commands:
     async def _look(self, app: AppName) -> Pass:
         """Returns the last pass with what can be observed looked at again; acts on nothing."""
         view = self._loop.views[app]
-        seen = await observe(view.desired, self._loop.sync.around, self._effects)
+        try:
+            seen = await observe(view.desired, self._loop.sync.around, self._effects)
+        except ReconcilerError:
+            # Passes fail for the same reason, which is told as a condition.
+            return view
         return Pass(view.desired, seen, view.plan, failed=False)
 
     async def plan(self, app: str | None) -> Mapping[str, Json]:

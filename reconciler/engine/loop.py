@@ -21,7 +21,13 @@ from reconciler.model.deploys import Phase, Reason
 from reconciler.model.desired import DesiredApp
 from reconciler.model.errors import ReconcilerError
 from reconciler.model.names import AppName
-from reconciler.model.observed import AppRouting, NoPointer, ObservedApp, PointsTo
+from reconciler.model.observed import (
+    AppRouting,
+    NoPointer,
+    ObservedApp,
+    ObservedProxy,
+    PointsTo,
+)
 from reconciler.planning.release import plan_release
 from reconciler.planning.routing import plan_routing, route_app, table_of
 from reconciler.planning.standing import stand
@@ -69,6 +75,7 @@ class Loop:
         self.proxy_refused = ""
         self._routing: dict[AppName, AppRouting] = {}
         self._tasks: dict[AppName, asyncio.Task[None]] = {}
+        self._tried: set[AppName] = set()
         self._group: asyncio.TaskGroup | None = None
         self._on_pass: list[Callable[[AppName], None]] = []
         self.ready = asyncio.Event()
@@ -163,6 +170,7 @@ class Loop:
                 log.exception("pass failed", app=app)
                 done, failed = None, True
             failures = failures + 1 if failed else 0
+            self._note_try(app)
             if failures > 1:
                 await self.wakeups.wait(app, _pause(failures))
             elif done is not None and not failed and not done.plan.steps:
@@ -175,6 +183,18 @@ class Loop:
         if self.troubles.get(app) != trouble:
             log.error("pass failed", app=app, problem=trouble.detail)
         self.troubles[app] = trouble
+
+    def _note_try(self, app: AppName) -> None:
+        """Everybody waits for the first pass over each app, but not until it succeeds."""
+        if app in self._tried:
+            return
+        self._tried.add(app)
+        if self._all_tried():
+            self.wakeups.proxy.set()
+            self.ready.set()
+
+    def _all_tried(self) -> bool:
+        return self._tried >= self._tasks.keys()
 
     def _until(self, plan: Plan) -> timedelta:
         if plan.wake_at is None:
@@ -208,8 +228,6 @@ class Loop:
         await self._note_routing(app, result)
         for listener in self._on_pass:
             listener(app)
-        if len(self.views) >= len(self._tasks):
-            self.ready.set()
         return result
 
     async def _note_routing(self, app: AppName, done: Pass) -> None:
@@ -222,19 +240,20 @@ class Loop:
         ):
             live = isinstance(pointer, PointsTo)
             wanted = route_app(app, standing.policy, live=live)
-        if wanted != self._routing.get(app) or app not in self._routing:
-            if wanted is None:
-                self._routing.pop(app, None)
-            else:
-                self._routing[app] = wanted
-            self.wakeups.proxy.set()
+        if wanted == self._routing.get(app):
+            return
+        if wanted is None:
+            del self._routing[app]
+        else:
+            self._routing[app] = wanted
+        self.wakeups.proxy.set()
 
     async def _serve(self) -> None:
         """Keeps the proxy up and configured; changes that come together are loaded as one."""
         failures = 0
         while True:
             await _wait(self.wakeups.proxy, _pause(failures) if failures else None)
-            if len(self.views) < len(self._tasks):
+            if not self._all_tried():
                 continue
             await self.effects.clock.sleep(COALESCE)
             before = self.sync.around.proxy_problem
@@ -250,7 +269,7 @@ class Loop:
         """One pass over the proxy; returns why it does not serve what it should, or nothing."""
         try:
             seen = await self.effects.proxy.observe()
-            wanted = table_of(self._routing.values())
+            wanted = table_of([*self._routing.values(), *self._kept(seen)])
             plan = plan_routing(wanted, seen, self.effects.clock.now())
             for step in plan.steps:
                 log.debug("step", action=type(step.action).__name__, why=step.why)
@@ -262,6 +281,12 @@ class Loop:
         except ReconcilerError as error:
             return str(error)
         return "" if plan.steps else seen.problem
+
+    def _kept(self, seen: ObservedProxy) -> list[AppRouting]:
+        """What the proxy serves of apps that could not be looked at yet: that stays as it is."""
+        unknown = [app for app in self._tasks if app not in self.views]
+        found = [seen.table.routing(app) for app in unknown] if seen.table else []
+        return [one for one in found if one is not None]
 
     async def _keep_house(self) -> None:
         while True:

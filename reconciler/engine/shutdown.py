@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import structlog
@@ -13,7 +14,7 @@ from reconciler.engine.effects import Effects, recorded_contract
 from reconciler.engine.loop import CUT_OFF
 from reconciler.model.deploys import Phase, Reason
 from reconciler.model.errors import ReconcilerError
-from reconciler.model.names import SLOT_NAMES, AppName
+from reconciler.model.names import SLOT_NAMES, AppName, DeployId
 from reconciler.model.observed import ObservedSlot, PointsTo
 
 log = structlog.get_logger()
@@ -30,9 +31,23 @@ async def interrupt(effects: Effects) -> None:
     )
     cut_off = await effects.store.interrupt_open(step, CUT_OFF)
     for app in await effects.slots.apps():
-        for slot in await effects.slots.observe(app, SLOT_NAMES):
-            if slot.record and slot.record.deploy_id in cut_off and not slot.vacant:
-                await effects.slots.kill(app, slot.name)
+        with _by_itself(app):
+            await _kill_candidate(app, cut_off, effects)
+
+
+async def _kill_candidate(app: AppName, cut_off: Container[DeployId], effects: Effects) -> None:
+    for slot in await effects.slots.observe(app, SLOT_NAMES):
+        if slot.record and slot.record.deploy_id in cut_off and not slot.vacant:
+            await effects.slots.kill(app, slot.name)
+
+
+@contextmanager
+def _by_itself(app: AppName) -> Iterator[None]:
+    """What stands in the way of one app's end is told, and does not keep the others from theirs."""
+    try:
+        yield
+    except ReconcilerError as error:
+        log.error("shutdown", app=app, problem=str(error))
 
 
 async def stop_everything(effects: Effects, *, hurry: asyncio.Event) -> None:
@@ -50,6 +65,11 @@ async def stop_everything(effects: Effects, *, hurry: asyncio.Event) -> None:
 
 
 async def _stop_app(app: AppName, effects: Effects, hurry: asyncio.Event) -> None:
+    with _by_itself(app):
+        await _end_app(app, effects, hurry)
+
+
+async def _end_app(app: AppName, effects: Effects, hurry: asyncio.Event) -> None:
     occupied = await _occupied(app, effects)
     for slot in occupied:
         await effects.slots.blank(app, slot.name)

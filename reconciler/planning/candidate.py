@@ -168,7 +168,7 @@ def _prepare(standing: Standing, deploy: Deploy, contract: AppContract, draft: D
             _fail(deploy, slot, reason, record.detail, draft)
         case Stage.PREPARING if "prepare" in slot.busy:
             _await_preparation(slot, deploy, contract, draft)
-        case Stage.PREPARING:
+        case _:
             # Whoever prepared it is gone; nothing says how far it came.
             _fail(deploy, slot, Reason.DAEMON_STOPPED, "the preparation was cut off", draft)
 

@@ -26,7 +26,7 @@ def take_notice(standing: Standing, draft: Draft) -> bool:
         return False
     records = standing.seen.records
     if records.wish is not None and records.wish.holds and records.wish.status is WishStatus.OPEN:
-        # A person, or a failed bake, is on the way back: news must not supersede that, and can wait.
+        # Somebody, or a failed bake, is on the way back: news must not supersede that, and waits.
         return False
     inputs = SeenInputs(contract.digest, standing.app.secrets_digest)
     if head is not None and (

@@ -9,7 +9,6 @@ from reconciler.model.desired import AppContract, DesiredApp
 from reconciler.model.instants import Instant
 from reconciler.model.names import SLOT_NAMES, WEB, ProcessName, SlotName
 from reconciler.model.observed import (
-    NoPointer,
     ObservedApp,
     ObservedSlot,
     PointsTo,
@@ -146,7 +145,7 @@ def pointer_problem(seen: ObservedApp) -> str:
         case PointsTo(slot):
             found = seen.slot(slot)
             return "" if found and found.record else f"{slot}, which has no record"
-        case NoPointer():
+        case _:
             return ""
 
 

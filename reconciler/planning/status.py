@@ -128,16 +128,7 @@ def app_status(
         "slots": [
             _slot(standing, slot, wall) for slot in standing.seen.slots if _shown(standing, slot)
         ],
-        "conditions": [
-            {
-                "type": condition.type.value,
-                "status": condition.status,
-                "reason": condition.reason,
-                "message": condition.message,
-                "since": timestamp(since),
-            }
-            for condition, since in conditions
-        ],
+        "conditions": [told_condition(condition, since) for condition, since in conditions],
         "deploy": deploy_record(records.running) if records.running else None,
         "queued": [deploy_record(records.queued)] if records.queued else [],
         "recent": [deploy_record(deploy) for deploy in recent],
@@ -151,6 +142,16 @@ def app_status(
             }
             for one in records.quarantine
         ],
+    }
+
+
+def told_condition(condition: Condition, since: datetime) -> Json:
+    return {
+        "type": condition.type.value,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "since": timestamp(since),
     }
 
 

@@ -27,10 +27,12 @@ class Leader:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A live process. `deploy`, `process` and `port` are its cookie, empty without one."""
+    """A live process. `deploy` is its cookie, and with `app`, `process` and `port` it is empty for
+    one that is of no slot."""
 
     stat: ProcessStat
     deploy: str = ""
+    app: str = ""
     process: str = ""
     port: str = ""
     detached: bool = False
@@ -70,6 +72,7 @@ def _look(pid: int) -> Seen | None:
     return Seen(
         stat,
         deploy=deploy,
+        app=values.get(b"AUTOPILOT_APP", b"").decode("ascii", "replace"),
         process=values.get(b"AUTOPILOT_PROCESS", b"").decode("ascii", "replace"),
         port=values.get(b"PORT", b"").decode("ascii", "replace"),
         detached=not deploy and b"AUTOPILOT_DETACHED" in values,

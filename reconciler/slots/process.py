@@ -18,7 +18,7 @@ from pathlib import Path
 from reconciler.host.files import write_atomic
 from reconciler.host.processes import describe, own_cgroup
 from reconciler.model.desired import AppContract
-from reconciler.model.errors import LaunchError, SlotBusyError
+from reconciler.model.errors import LaunchError, ReconcilerError, SlotBusyError
 from reconciler.model.instants import Instant
 from reconciler.model.names import SETUP, WEB, AppName, DeployId, HostId, ProcessName, SlotName
 from reconciler.model.observed import Health, ObservedSlot, SlotRecord, Stage
@@ -249,17 +249,33 @@ class ProcessSlots:
             raise SlotBusyError(f"{slot} of {app} still has {len(left)} processes: {who}")
 
     async def sweep(self, known: Callable[[Sequence[str]], Awaitable[frozenset[str]]]) -> int:
-        cookies = {one.deploy for one in scan() if one.deploy} - self._named()
+        cookies = self._unnamed()
         strays = await known(sorted(cookies)) if cookies else frozenset()
         # Asked again: a slot may have been prepared for one of them meanwhile.
-        strays &= cookies - self._named()
+        strays &= self._unnamed()
         found = [one for one in scan() if one.deploy in strays]
         await kill_all(lambda: [one for one in scan() if one.deploy in strays])
         return len(found)
 
-    def _named(self) -> set[str]:
-        records = (self._records.read(app, slot) for app, slot in self._layout.recorded())
-        return {record.deploy_id for record in records if record is not None}
+    def _unnamed(self) -> set[str]:
+        """Cookies that run and that no slot record names."""
+        named, unsure = self._named()
+        return {one.deploy for one in scan() if one.deploy and one.app not in unsure} - named
+
+    def _named(self) -> tuple[set[str], set[AppName]]:
+        """Deploys that slot records name, and the apps with a record that cannot be understood:
+        it may name any deploy of that app."""
+        named: set[str] = set()
+        unsure: set[AppName] = set()
+        for app, slot in self._layout.recorded():
+            try:
+                record = self._records.read(app, slot)
+            except ReconcilerError:
+                unsure.add(app)
+                continue
+            if record is not None:
+                named.add(record.deploy_id)
+        return named, unsure
 
     async def empty_trash(self, app: AppName) -> None:
         """Begins to; nothing while it is under way."""
@@ -274,8 +290,10 @@ class ProcessSlots:
         return await asyncio.to_thread(logs.tail, self._layout.logs(app), deploy_id, lines)
 
     async def trim_logs(self) -> None:
-        named = self._named()
+        named, unsure = self._named()
         for directory in logs.app_directories(self._layout.logs_dir):
+            if directory.name in unsure:
+                continue
             await asyncio.to_thread(logs.trim, directory, named)
 
     async def free_bytes(self) -> int:

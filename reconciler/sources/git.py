@@ -152,8 +152,10 @@ class GitSource:
                 holder = object()
                 await self._threads.acquire_on_behalf_of(holder)
                 stack.callback(self._threads.release_on_behalf_of, holder)
+            # Apps' users may be reading: the new packs are readable from the start.
+            readable = ("-c", "core.sharedRepository=0644", f"--git-dir={self._mirror}")
             await command.run(
-                [self._git, f"--git-dir={self._mirror}", "repack", "-dq", "--geometric=2"],
+                [self._git, *readable, "repack", "-dq", "--geometric=2"],
                 env=git_environment(self._git, "/"),
                 timeout=DEADLINE,
                 cwd=self._mirror,
@@ -262,7 +264,7 @@ def _raise_if_full(error: Exception) -> None:
 
 def _open_mirror(mirror: Path) -> Refs:
     """Makes the mirror when there is none, in one rename; returns what it has."""
-    if not mirror.exists():
+    if not (mirror / "HEAD").exists():
         _new_repository(mirror).rename(mirror)
         sync_directory(mirror.parent)
     return mirror_refs(mirror)

@@ -56,7 +56,7 @@ def adopt_packs(mirror: Path, beside: Path) -> None:
 
 
 def mirror_refs(mirror: Path) -> Refs:
-    if not mirror.exists():
+    if not (mirror / "HEAD").exists():
         return Refs()
     return read_refs(Layout(mirror, mirror, mirror, ()), (REMOTE_HEADS, TAGS))
 

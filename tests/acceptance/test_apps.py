@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
 from tests.acceptance.harness import Daemon, load, until
@@ -131,6 +135,54 @@ def test_deploys_of_several_apps_at_once_drop_nothing(apps: Daemon) -> None:
             apps.live(second, name)
     assert tally.failures == []
     assert tally.versions == {"red one", "red two"}
+
+
+def test_app_that_cannot_be_looked_at_disturbs_nobody_and_keeps_its_routes(apps: Daemon) -> None:
+    (apps.repo.path / ".autopilot/apps/blue.json").unlink()
+    first = apps.repo.commit("two apps")
+    apps.start()
+    for name in ("red", "green"):
+        apps.live(first, name)
+    slot = apps.status("red")["live_slot"]
+    apps.stop()
+    (apps.data / f"apps/red/slots/{slot}.json").write_text("half a rec")
+    apps.start()
+    assert apps.condition("Stalled", "red")["reason"] == "PassFailed"
+    add(apps, "blue")
+    apps.repo.app("green two", path="green")
+    second = apps.repo.commit("blue, and green")
+    until(lambda: "blue" in apps.status()["apps"], what="blue is known")
+    for name in ("green", "blue"):
+        apps.live(second, name)
+    assert apps.get("/green").text == "green two"
+    assert apps.get("/blue").text == "blue one"
+    assert apps.get("/red").text == "red one"
+    assert apps.stop() == 0
+    assert apps.get("/red").text == "red one"
+
+
+def test_removed_app_leaves_the_daemon_idle(apps: Daemon) -> None:
+    first = apps.repo.commit("all")
+    apps.start()
+    for name in ("red", "green", "blue"):
+        apps.live(first, name)
+    (apps.repo.path / ".autopilot/apps/blue.json").unlink()
+    apps.repo.commit("no blue")
+    until(lambda: apps.get("/blue").status_code == 404, what="blue is gone")
+    until(lambda: idle(apps), what="it does nothing any more")
+
+
+def idle(daemon: Daemon) -> bool:
+    """Whether the daemon used next to no time of a processor for half a second."""
+    assert daemon.process is not None
+    before, began = processor_time(daemon.process.pid), time.monotonic()
+    until(lambda: time.monotonic() > began + 0.5)
+    return processor_time(daemon.process.pid) - before <= 0.02
+
+
+def processor_time(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def seen(daemon: Daemon, commit: str, app: str) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.acceptance.harness import Daemon, until
 
-SLOW_BOOT = "time.sleep(0.7)"
-DIES_SOON = "threading.Timer(0.3, os._exit, (3,)).start()"
+# Beside what the promise allows: others use the machine, too.
+SLACK_S = 1.0
 
 
 def web(daemon: Daemon) -> dict[str, Any]:
@@ -22,27 +22,55 @@ def web(daemon: Daemon) -> dict[str, Any]:
     return found
 
 
+def waits_for(path: Path) -> str:
+    """Behaviour that boots the app only once the file is there."""
+    return f"while not os.path.exists({str(path)!r}): time.sleep(0.01)"
+
+
+def doomed(path: Path) -> str:
+    """Behaviour that ends the app once the file is there, and each one that is started then."""
+    return (
+        "def end():\n"
+        f"    while not os.path.exists({str(path)!r}): time.sleep(0.01)\n"
+        "    os._exit(3)\n"
+        "threading.Thread(target=end, daemon=True).start()"
+    )
+
+
 def sick(path: Path) -> str:
     return f"health = lambda: 500 if os.path.exists({str(path)!r}) else 200"
 
 
-def test_dead_live_is_told_and_restarted_on_its_port_while_requests_wait(daemon: Daemon) -> None:
-    commit = daemon.repo.release("one", SLOW_BOOT)
+def test_dead_live_is_told_at_once(daemon: Daemon) -> None:
+    gate = daemon.data.parent / "gate"
+    gate.touch()
+    commit = daemon.repo.release("one", waits_for(gate))
+    daemon.start().live(commit)
+    gate.unlink()
+    os.kill(web(daemon)["pid"], signal.SIGKILL)
+    until(
+        lambda: daemon.status()["healthy"] is False,
+        within=0.5 + SLACK_S, what="it is told as unhealthy",
+    )  # fmt: skip
+    assert daemon.condition("Ready")["status"] is False
+    gate.touch()
+    daemon.live(commit)
+
+
+def test_dead_live_is_restarted_on_its_port_while_requests_wait(daemon: Daemon) -> None:
+    commit = daemon.repo.release("one")
     daemon.start().live(commit)
     before = web(daemon)
-    answers: list[int] = []
     os.kill(before["pid"], signal.SIGKILL)
-    killed = time.monotonic()
+    answers: list[int] = []
     asking = [
         threading.Thread(target=lambda: answers.append(daemon.get().status_code)) for _ in range(4)
     ]
     for thread in asking:
         thread.start()
-    until(lambda: daemon.status()["healthy"] is False, within=0.5, what="it is told as unhealthy")
     for thread in asking:
         thread.join(10)
     assert answers == [200] * 4
-    assert time.monotonic() - killed < 4
     daemon.live(commit)
     after = web(daemon)
     assert after["address"] == before["address"]
@@ -50,12 +78,34 @@ def test_dead_live_is_told_and_restarted_on_its_port_while_requests_wait(daemon:
     assert daemon.status()["recent"][0]["phase"] == "live"
 
 
+def test_live_that_dies_during_a_deploy_is_restarted_while_the_deploy_goes_on(
+    daemon: Daemon,
+) -> None:
+    first = daemon.repo.release("one")
+    daemon.start().live(first)
+    before = web(daemon)["pid"]
+    gate = daemon.data.parent / "gate"
+    second = daemon.repo.release("two", waits_for(gate))
+    until(
+        lambda: (found := daemon.status()["deploy"]) and found["phase"] == "proving",
+        what="two is being proved",
+    )
+    os.kill(before, signal.SIGKILL)
+    assert daemon.get().text == "one"
+    assert web(daemon)["pid"] != before
+    gate.touch()
+    daemon.live(second)
+    assert daemon.get().text == "two"
+
+
 def test_crash_loop_within_the_bake_returns_to_previous(daemon: Daemon) -> None:
     daemon.repo.manifest(bake_ms=30000)
     first = daemon.repo.release("one")
     daemon.start().live(first)
-    second = daemon.repo.release("two", DIES_SOON)
-    until(lambda: daemon.status()["live_commit"] == second, what="two is live")
+    doom = daemon.data.parent / "doom"
+    second = daemon.repo.release("two", doomed(doom))
+    daemon.live(second)
+    doom.touch()
     status = daemon.live(first)
     assert daemon.get().text == "one"
     back, bad = status["recent"][:2]
@@ -67,9 +117,10 @@ def test_crash_loop_within_the_bake_returns_to_previous(daemon: Daemon) -> None:
 
 
 def test_crash_loop_with_no_way_back_stalls_with_one_reason(daemon: Daemon) -> None:
-    commit = daemon.repo.release("one", DIES_SOON)
-    daemon.start()
-    until(lambda: daemon.status()["live_commit"] == commit, what="one is live")
+    doom = daemon.data.parent / "doom"
+    commit = daemon.repo.release("one", doomed(doom))
+    daemon.start().live(commit)
+    doom.touch()
     stalled = until(
         lambda: (found := daemon.condition("Stalled"))["status"] and found,
         within=30, what="it is stalled",

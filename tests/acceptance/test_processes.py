@@ -176,7 +176,9 @@ def test_port_of_the_app_listens_from_its_first_promotion_on(daemon: Daemon) -> 
 INTERNAL = """
 class Internal(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"internal " + VERSION.encode())
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"internal " + VERSION.encode())
     def log_message(self, *args): pass
 inside = ThreadingHTTPServer(({host!r}, int(os.environ["INTERNAL_PORT"])), Internal)
 threading.Thread(target=inside.serve_forever, daemon=True).start()
@@ -205,15 +207,24 @@ def test_internal_port_that_other_hosts_can_reach_is_refused(daemon: Daemon) -> 
 
 
 @pytest.mark.parametrize("key", ["port", "internal_port"])
-def test_port_that_is_taken_is_told_and_does_not_hurt_others(daemon: Daemon, key: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        keys = {key: held.getsockname()[1]}
-        daemon.repo.manifest("web")
-        daemon.repo.app("one")
-        first = daemon.repo.commit("one")
-        daemon.start().live(first, "web")
-        daemon.repo.manifest("other", path="other", routes=None, deploy_on="request", **keys)
-        daemon.repo.app("other", path="other")
-        daemon.repo.commit("other")
-        until(lambda: "other" in daemon.status()["apps"], what="the other app is known")
-        assert daemon.get().text == "one"
+def test_port_that_is_taken_is_told_and_keeps_no_app_from_being_served(
+    daemon: Daemon, key: str
+) -> None:
+    held = socket.create_server(("127.0.0.1", 0))
+    port = held.getsockname()[1]
+    daemon.repo.manifest("web", path="web", routes=[{"path": "/web"}], **{key: port})
+    daemon.repo.app("web one", INTERNAL.format(host="127.0.0.1") if "in" in key else "", path="web")
+    with held:
+        daemon.repo.commit("web")
+        daemon.start()
+        until(
+            lambda: str(port) in daemon.condition("Stalled", "web")["message"],
+            what="who holds the port is told",
+        )
+        daemon.repo.manifest("api", path="api", routes=[{"path": "/api"}])
+        daemon.repo.app("api one", path="api")
+        daemon.repo.commit("api")
+        until(lambda: daemon.get("/api").text == "api one", what="the other app is served")
+        until(lambda: daemon.get("/web").text == "web one", what="it is served by its route")
+    until(lambda: listens(port) and "one" in get(port).text, what="its port is served")
+    until(lambda: not daemon.condition("Stalled", "web")["status"], what="it is not stalled")

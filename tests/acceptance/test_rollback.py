@@ -152,6 +152,36 @@ def test_rollback_brings_back_the_contract_recorded_with_it(daemon: Daemon) -> N
     assert daemon.cli("plan").returncode == 0
 
 
+def test_rollback_to_a_contract_whose_secret_is_gone_is_refused_by_name(daemon: Daemon) -> None:
+    secrets = daemon.data / "secrets" / "web.env"
+    secrets.parent.mkdir(parents=True, mode=0o700)
+    write_secret(secrets, "ONCE=x\n")
+    daemon.repo.manifest(secrets_inject=["ONCE"])
+    in_turn(daemon, "one")
+    daemon.repo.manifest()
+    (second,) = in_turn(daemon, "two")
+    secrets.unlink()
+    answer = daemon.rollback()
+    assert (answer.status_code, answer.json()["reason"]) == (422, "missing-secret")
+    assert "ONCE" in answer.json()["detail"]
+    assert daemon.status()["live_commit"] == second
+    assert daemon.get().text == "two"
+
+
+def test_with_two_slots_a_failed_deploy_costs_previous_and_a_rollback_checks_it_out(
+    daemon: Daemon,
+) -> None:
+    daemon.repo.manifest(slots=2)
+    _, second, third = in_turn(daemon, "one", "two", "three")
+    assert [one["name"] for one in daemon.status()["slots"]] == ["deploy-a", "deploy-b"]
+    daemon.repo.release("bad", "sys.exit(3)")
+    until(lambda: daemon.status()["recent"][0]["phase"] == "failed", what="it failed")
+    assert daemon.status()["live_commit"] == third
+    record = rolled_back(daemon.rollback(), second)
+    assert "preparing" in [one["phase"] for one in record["phases"]]
+    assert daemon.get().text == "two"
+
+
 def test_held_contract_does_not_come_back_with_a_changed_secret(daemon: Daemon) -> None:
     keys: dict[str, Any] = {"path": "app", "secrets_inject": ["TOKEN"]}
     secrets = daemon.data / "secrets" / "web.env"

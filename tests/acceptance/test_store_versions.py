@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from tests.acceptance.harness import Daemon, caddy_processes, load
+from tests.acceptance.harness import ROOT, Daemon, caddy_processes, load
 
 VERSION_AFTER_NEXT = "99.1.0"
 
@@ -22,6 +22,17 @@ def test_newer_store_is_refused_with_the_version_that_opens_it(daemon: Daemon) -
     assert tally.failures == []
     assert running(daemon) == before
     assert daemon.get().text == "one"
+
+
+def test_store_of_the_first_release_is_opened_with_its_history(daemon: Daemon) -> None:
+    daemon.data.mkdir(mode=0o711)
+    (daemon.data / "host.id").write_text("host-1")
+    with closing(sqlite3.connect(daemon.data / "autopilot.db")) as store:
+        store.executescript((ROOT / "fixtures" / "stores" / "v1.sql").read_text())
+    commit = daemon.repo.release("one")
+    daemon.start().live(commit, "web")
+    found = daemon.api("GET", "/deploys?limit=200").json()["items"]
+    assert {"shop", "web"} == {record["app"] for record in found}
 
 
 def test_missing_store_while_slots_exist_is_refused(daemon: Daemon) -> None:

@@ -30,6 +30,8 @@ def test_30_switches_drop_nothing(daemon: Daemon, tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_1000_switches_drop_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    # Each switch takes a port, which then rests for ten minutes.
+    daemon.port_range = "20000-29999"
     switch_under_load(daemon, tmp_path, switches=1000)
 
 

@@ -49,18 +49,13 @@ from reconciler.model.actions import (
 from reconciler.model.canonical import Json
 from reconciler.model.conditions import ConditionType
 from reconciler.model.deploys import (
-    STEP,
     Deploy,
-    DeployRequest,
     Phase,
-    Progress,
-    Promotion,
     Reason,
     Trigger,
     Verdict,
     VerdictKind,
     VerdictResult,
-    Wish,
     WishKind,
     WishStatus,
 )
@@ -73,11 +68,9 @@ from reconciler.model.names import (
     ProcessName,
     Revision,
     SlotName,
-    WishId,
 )
 from reconciler.model.observed import (
     UNKNOWN_HEALTH,
-    AppRecords,
     Health,
     Intent,
     NoPointer,
@@ -94,7 +87,8 @@ from reconciler.model.observed import (
 from reconciler.planning.history import find, previous
 from reconciler.planning.release import plan_release
 from reconciler.planning.standing import stand
-from tests.planning.worlds import HOST, KEY, PLAIN, SHOP, A, contract, quarantined, step
+from tests.planning.memory import Memory
+from tests.planning.worlds import KEY, PLAIN, A, contract
 
 DONE = Outcome()
 MS = timedelta(milliseconds=1)
@@ -107,7 +101,6 @@ CUT_OFF = (
     Phase.PROVING,
     Phase.APPROVING,
 )
-ASIDE = (Phase.BAKING, Phase.DRAINING)
 
 
 @dataclass(frozen=True)
@@ -161,29 +154,11 @@ class Slot:
     connections_until: Instant | None = None
 
 
-@dataclass
-class Course:
-    """A deploy as the store keeps it."""
-
-    request: DeployRequest
-    seq: int
-    progress: list[Progress]
-    verdicts: list[Verdict] = field(default_factory=list)
-
-    @property
-    def told(self) -> Deploy:
-        return Deploy(self.request, self.seq, tuple(self.progress), tuple(self.verdicts))
-
-    @property
-    def phase(self) -> Phase:
-        return self.told.phase
-
-
-class World:
+class World(Memory):
     """One app on one host. Commands record wishes; `settle` passes until nothing is left to do."""
 
     def __init__(self, initial: AppContract = PLAIN) -> None:
-        self.now = Instant("boot-1", 1_000_000_000)
+        super().__init__(Instant("boot-1", 1_000_000_000))
         self.contract: AppContract | None = initial
         self.contracts = {initial.text: initial}
         self.secrets = ""
@@ -197,17 +172,11 @@ class World:
         self.starts: dict[Target, int] = {}
         self.slots = {name: Slot() for name in SLOT_NAMES}
         self.pointer: Pointer = NoPointer()
-        self.wishes: list[Wish] = []
-        self.courses: list[Course] = []
-        self.promotions: list[Promotion] = []
-        self.records = AppRecords()
         self.done: list[Action] = []
         self.failures: list[tuple[Action, Outcome]] = []
         self.alerts: list[str] = []
         self.passes = 0
         self.plan = Plan()
-
-    # Commands
 
     def push(self, revision: Revision, *, touches: bool = True, descends: bool = True) -> None:
         self.head = ObservedHead("main", revision, descends=descends, touches_app=touches)
@@ -259,6 +228,12 @@ class World:
             if one.name == process:
                 one.end_by(self.now)
 
+    def sicken(self, behaviour: Behaviour) -> None:
+        """The processes of live go on, but differently."""
+        assert isinstance(self.pointer, PointsTo)
+        for one in self.slots[self.pointer.slot].processes:
+            one.behaviour = behaviour
+
     def restart_daemon(self) -> None:
         """The daemon is killed and comes back: its long work is lost, processes live on."""
         for one in self.slots.values():
@@ -280,8 +255,6 @@ class World:
 
     def link_by_hand(self, slot: SlotName) -> None:
         self.pointer = PointsTo(slot)
-
-    # Time
 
     def settle(self, *, at_most: timedelta = timedelta(minutes=5), passes: int = 1500) -> Plan:
         """Passes, and waits as a plan says, until nothing is under way; never for ever."""
@@ -350,8 +323,6 @@ class World:
                 if work.due is not None and self.now.reached(work.due):
                     del one.work[kind]
                     work.finish()
-
-    # A pass
 
     @property
     def desired(self) -> DesiredApp:
@@ -435,8 +406,6 @@ class World:
             intent.process, intent.index, address, "", up, intent.at, None if up else 1
         )
 
-    # What nature knows
-
     def live(self) -> Revision | None:
         """The revision that really answers where the pointer leads; None when nothing does."""
         if not isinstance(self.pointer, PointsTo):
@@ -460,12 +429,6 @@ class World:
     def live_up(self) -> set[ProcessName]:
         return self.up_in(self.pointer.slot) if isinstance(self.pointer, PointsTo) else set()
 
-    def last(self) -> Deploy:
-        return self.courses[-1].told
-
-    def deploys_of(self, revision: Revision) -> list[Deploy]:
-        return [one.told for one in self.courses if one.request.target.revision == revision]
-
     def previous_slot(self) -> SlotName | None:
         found = stand(self.desired, self.look(), self.now).previous
         return found.name if found else None
@@ -480,8 +443,6 @@ class World:
             "",
         )
 
-    # Apply: one case for each action, as engine and ports do it
-
     def apply(self, action: Action) -> Outcome:
         match action:
             case NoteSeen():
@@ -491,7 +452,7 @@ class World:
             case MakeWish():
                 self._make_wish(action)
             case AdoptLive():
-                raise AssertionError("this store forgets nothing")
+                self._adopt(action)
             case RetryWish(wish, last):
                 self._retry(wish, last)
             case StallWish(wish):
@@ -734,29 +695,6 @@ class World:
         )
         return Outcome(failed=not fine, reason=reason)
 
-    def _promote(self, asked: DeployRequest, name: SlotName) -> None:
-        if any(one.deploy_id == asked.id for one in self.promotions):
-            return
-        covered = any(one.covers(asked.target) for one in self.records.quarantine)
-        assert asked.kind is not WishKind.DEPLOY or asked.force or not covered, "quarantined"
-        left = self._course(self.promotions[-1].deploy_id) if self.promotions else None
-        self._course(asked.id).progress.append(step(Phase.LIVE, self.now, name))
-        self.promotions.append(
-            Promotion(
-                len(self.promotions) + 1,
-                asked.id,
-                name,
-                asked.target,
-                asked.contract,
-                asked.kind,
-                asked.rolls_back_to,
-                self.now,
-            )
-        )
-        self._set_wish(asked.wish_id, WishStatus.MET)
-        if left and asked.kind is not WishKind.DEPLOY and left.phase is Phase.LIVE:
-            left.progress.append(step(Phase.ROLLED_BACK, self.now))
-
     def _stop_processes(self, action: StopProcesses) -> None:
         name, names = action.slot, action.processes
         one = self.slots[name]
@@ -802,153 +740,6 @@ class World:
                 one.end_by(self.now)
         if any(one.name in names and one.up(self.now) for one in self.slots[name].processes):
             self.now += timedelta(seconds=1)
-
-    # The store
-
-    def _open(self) -> list[Course]:
-        return [one for one in self.courses if one.phase.open]
-
-    def _running(self) -> Course | None:
-        begun = [one for one in self._open() if one.phase is not Phase.QUEUED]
-        return next(iter(begun or self._open()), None)
-
-    def _course(self, deploy_id: DeployId) -> Course:
-        return next(one for one in self.courses if one.request.id == deploy_id)
-
-    def _request(
-        self, kind: WishKind, target: Target, contract: str, trigger: Trigger
-    ) -> DeployRequest:
-        number = len(self.courses) + 1
-        return DeployRequest(
-            id=DeployId(f"deploy-{number}"),
-            wish_id=WishId(f"wish-{number}"),
-            host=HOST,
-            app=SHOP,
-            kind=kind,
-            target=target,
-            contract=contract,
-            actor="human:ada",
-            trigger=trigger,
-            requested_at=step(Phase.QUEUED, self.now).at,
-        )
-
-    def _make_wish(self, action: MakeWish) -> None:
-        asked = self._request(action.kind, action.target, action.contract, action.trigger)
-        asked = replace(asked, rolls_back_to=action.rolls_back_to, reason=action.reason)
-        if action.quarantine is not None:
-            self._quarantine(action.quarantine)
-        self._note_seen(NoteSeen(action.head, action.inputs))
-        self._wish(asked, pre_empt=action.kind is not WishKind.DEPLOY)
-
-    def _note_seen(self, action: NoteSeen) -> None:
-        self.records = replace(
-            self.records,
-            seen_head=action.head or self.records.seen_head,
-            seen_inputs=action.inputs or self.records.seen_inputs,
-        )
-
-    def _wish(self, asked: DeployRequest, *, pre_empt: bool = False) -> Deploy:
-        carried = set()
-        for course in self._open():
-            if pre_empt or course.phase is Phase.QUEUED:
-                newer = Reason.SUPERSEDED_BY_ROLLBACK if pre_empt else Reason.SUPERSEDED_BY_NEWER
-                self._close(course, Phase.SUPERSEDED, newer)
-            else:
-                carried.add(course.request.wish_id)
-        for one in self.wishes:
-            if one.status is WishStatus.OPEN and one.id not in carried:
-                self._set_wish(one.id, WishStatus.SUPERSEDED)
-        self.wishes.append(
-            Wish(
-                asked.wish_id,
-                len(self.wishes) + 1,
-                SHOP,
-                asked.kind,
-                asked.target,
-                asked.contract,
-                WishStatus.OPEN,
-                asked.trigger,
-                asked.actor,
-            )
-        )
-        return self._add(asked)
-
-    def _add(self, asked: DeployRequest) -> Deploy:
-        queued = step(Phase.QUEUED, self.now)
-        self.courses.append(Course(asked, len(self.courses) + 1, [queued]))
-        return self.courses[-1].told
-
-    def _retry(self, wish: Wish, last: DeployRequest) -> None:
-        (known,) = [one for one in self.wishes if one.id == wish.id]
-        assert known.status is WishStatus.OPEN
-        self._replace(replace(known, attempts=known.attempts + 1, retry_at=None))
-        number = DeployId(f"deploy-{len(self.courses) + 1}")
-        self._add(
-            replace(
-                last,
-                id=number,
-                trigger=Trigger.RETRY,
-                retry_of=last.id,
-                attempt=wish.attempts + 1,
-            )
-        )
-
-    def _replace(self, wish: Wish) -> None:
-        self.wishes = [wish if one.id == wish.id else one for one in self.wishes]
-
-    def _set_wish(
-        self, wish_id: WishId, status: WishStatus, retry_at: Instant | None = None
-    ) -> None:
-        (known,) = [one for one in self.wishes if one.id == wish_id]
-        if known.status is not WishStatus.SUPERSEDED:
-            self._replace(replace(known, status=status, retry_at=retry_at))
-
-    def _settle_wish(self, wish_id: WishId, status: WishStatus, retry_at: Instant | None) -> None:
-        (known,) = [one for one in self.wishes if one.id == wish_id]
-        if known.status is not WishStatus.OPEN:
-            return
-        if status is WishStatus.OPEN and self.wishes[-1].id != wish_id:
-            status, retry_at = WishStatus.SUPERSEDED, None
-        self._set_wish(wish_id, status, retry_at)
-
-    def _advance(self, action: Advance) -> None:
-        course = self._course(action.deploy_id)
-        standing, last = course.phase, course.progress[-1]
-        follows = (
-            action.phase.open if standing.open else standing is Phase.LIVE and action.phase in ASIDE
-        )
-        same = (last.phase, last.slot, last.reason) == (action.phase, action.slot, action.reason)
-        if follows and not same:
-            course.progress.append(
-                step(action.phase, self.now, action.slot, action.reason, action.detail)
-            )
-
-    def _tell_step(self, deploy_id: DeployId, reason: Reason) -> Outcome:
-        verdict = Verdict(STEP, VerdictKind.PROBE, VerdictResult.ERROR, reason)
-        self._course(deploy_id).verdicts.append(verdict)
-        return Outcome(failed=True, reason=reason)
-
-    def _close(self, course: Course, phase: Phase, reason: str, detail: str = "") -> None:
-        course.progress.append(step(phase, self.now, None, reason, detail))
-
-    def _close_deploy(self, action: CloseDeploy) -> None:
-        course = self._course(action.deploy.id)
-        if not course.phase.open:
-            return
-        self._close(course, action.phase, action.reason, action.detail)
-        status = WishStatus.FAILED
-        if action.retry_at is not None:
-            status = WishStatus.OPEN
-        elif action.phase is Phase.CANCELLED:
-            status = WishStatus.CANCELLED
-        self._settle_wish(action.deploy.wish_id, status, action.retry_at)
-        if action.quarantine is not None:
-            self._quarantine(action.quarantine)
-
-    def _quarantine(self, target: Target) -> None:
-        one = quarantined(target.revision, target.contract_digest, target.secrets_digest)
-        if one not in self.records.quarantine:
-            self.records = replace(self.records, quarantine=(*self.records.quarantine, one))
 
 
 def world(**document: Json) -> World:

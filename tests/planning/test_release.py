@@ -276,6 +276,11 @@ def test_a_queued_deploy_is_fetched_and_its_slot_prepared() -> None:
     assert (prepared.slot, prepared.intact) == (SLOT_B, False)
 
 
+def test_a_deploy_whose_gates_are_passed_is_not_fetched_again() -> None:
+    passed = deploy(SECOND, step(Phase.FETCHING, ago(1)), step(Phase.GATING, ago(1)))
+    assert plan_names(running(after_first(), passed)) == ["Advance", "PrepareSlot"]
+
+
 def test_a_missing_secret_refuses_the_deploy_by_name() -> None:
     seen = running(after_first(), deploy(SECOND))
     (closed,) = actions(plan_release(desired(missing_secrets=("TOKEN",)), seen, NOW))
@@ -1016,10 +1021,20 @@ def test_reconciling_names_the_revision_under_way() -> None:
 
 
 def test_reasons_from_around_are_told_and_the_first_one_leads() -> None:
-    seen = after_first(source_problem="no network", proxy_problem="port 80 is taken")
+    seen = after_first(
+        source_problem="no network", disk_problem="/ is full", proxy_problem="port 80 is taken"
+    )
     told = conditions(seen)[ConditionType.STALLED]
     assert told.reason == "SourceUnavailable"
-    assert told.message == "no network (and ProxyDown)"
+    assert told.message == "no network (and DiskPressure, ProxyDown)"
+
+
+def test_news_waits_until_a_rollback_has_arrived() -> None:
+    asked = request(4, A, WishKind.ROLLBACK, rolls_back_to=FIRST.id)
+    seen = with_records(after_second(), running=deploy(asked), wish=wish(asked))
+    seen = replace(seen, running_contract=PLAIN, head=head(C))
+    assert "MakeWish" not in plan_names(seen)
+    assert "MakeWish" in plan_names(with_records(seen, wish=wish(asked, WishStatus.MET)))
 
 
 def test_a_failed_deploy_is_told_with_the_way_to_its_output() -> None:

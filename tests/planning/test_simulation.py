@@ -746,6 +746,21 @@ def test_an_app_that_is_named_again_comes_back(revision: str, touches: bool) -> 
     assert one.records.absent_passes == 0
 
 
+def test_a_store_begun_anew_adopts_live_and_deploys_nothing_over_it() -> None:
+    one = with_second()
+    kept = one.slots[SLOT_B].processes[0]
+    one.forget()
+    one.push(C)
+    one.settle()
+    assert one.live() == B
+    assert one.slots[SLOT_B].processes[0] is kept
+    assert one.last().request.trigger is Trigger.ADOPT
+    assert one.up_in(SLOT_A) == set()
+    one.push(D)
+    one.settle()
+    assert one.live() == D
+
+
 def test_workers_start_after_the_switch_and_the_old_ones_stop_at_it() -> None:
     one = world(processes={"web": "./serve", "worker": "./work"})
     assert one.up_in(SLOT_A) == {WEB, WORKER}

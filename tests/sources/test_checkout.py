@@ -261,7 +261,7 @@ async def test_whatever_the_app_left_the_slot_ends_up_right(
 @pytest.mark.parametrize("next_tree", [FIRST, SECOND], ids=["same", "next"])
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_whatever_another_user_left_the_slot_ends_up_right(
-    stage: Stage, open_path: None, damage: Callable[[Path], None], next_tree: Tree
+    stage: Stage, damage: Callable[[Path], None], next_tree: Tree
 ) -> None:
     stage.tree = replace(stage.tree, owner=(NOBODY, NOBODY))
     await stage.export(await stage.commit(FIRST))
@@ -270,14 +270,6 @@ async def test_whatever_another_user_left_the_slot_ends_up_right(
     give_to(stage.tree.git_dir, NOBODY)
     await stage.export(await stage.commit(next_tree))
     assert {path.lstat().st_uid for path in stage.slot.rglob("*")} == {NOBODY}
-
-
-@pytest.fixture
-def open_path(tmp_path: Path) -> None:
-    """Lets another user reach the temporary directory, as the data directory would."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o001 == 0:
-            folder.chmod(folder.stat().st_mode | 0o011)
 
 
 async def test_link_that_leads_out_is_replaced_and_the_host_left_alone(
@@ -412,7 +404,7 @@ async def test_planted_configuration_of_the_slot_runs_nothing(stage: Stage, tmp_
 
 @needs_root
 @pytest.mark.root
-async def test_git_runs_as_the_owner_of_the_slot(stage: Stage, open_path: None) -> None:
+async def test_git_runs_as_the_owner_of_the_slot(stage: Stage) -> None:
     stage.tree = replace(stage.tree, owner=(NOBODY, NOBODY))
     await stage.export(await stage.commit(FIRST))
     owned = [stage.slot, *stage.slot.rglob("*"), *stage.tree.git_dir.rglob("*")]
@@ -421,7 +413,7 @@ async def test_git_runs_as_the_owner_of_the_slot(stage: Stage, open_path: None) 
 
 @needs_root
 @pytest.mark.root
-async def test_slot_of_another_user_is_set_aside_not_written(stage: Stage, open_path: None) -> None:
+async def test_slot_of_another_user_is_set_aside_not_written(stage: Stage) -> None:
     first = await stage.commit(FIRST)
     await stage.export(first)
     give_to(stage.slot, NOBODY)

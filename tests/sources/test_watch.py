@@ -19,34 +19,35 @@ pytestmark = pytest.mark.anyio
 
 
 class Wakes:
-    """Counts what a watcher yields, so that a test can wait for one more."""
+    """What a watcher yields, so that a test can wait for one more."""
 
     def __init__(self) -> None:
-        self.count = 0
         self.begun = asyncio.Event()
         self._more = asyncio.Event()
 
     async def collect(self, path: Path) -> None:
         async with aclosing(moves(path)) as wakes:
             async for _ in wakes:
-                self.count += 1
                 self.begun.set()
                 self._more.set()
 
     async def after(self, move: Callable[[], object], seconds: float) -> float:
-        """Makes a move and returns how long it took until it was noticed."""
+        """Makes a move; returns how long after it was noticed."""
         self._more.clear()
-        started = time.perf_counter()
         await asyncio.to_thread(move)
         moved = time.perf_counter()
         async with asyncio.timeout(seconds):
             await self._more.wait()
-        return time.perf_counter() - min(moved, started + seconds)
+        return time.perf_counter() - moved
 
     async def quiet_for(self, seconds: float) -> bool:
-        before = self.count
-        await asyncio.sleep(seconds)
-        return self.count == before
+        self._more.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._more.wait()
+        except TimeoutError:
+            return True
+        return False
 
 
 @asynccontextmanager
@@ -56,8 +57,9 @@ async def watching(path: Path) -> AsyncIterator[Wakes]:
         task = group.create_task(wakes.collect(path))
         async with asyncio.timeout(5):
             await wakes.begun.wait()
-        # Until the events are armed the poll alone would notice.
-        await asyncio.sleep(0.3)
+        if path.exists():
+            # What the first look or a poll finds proves that events come next.
+            await wakes.after(lambda: Repository(path).git("tag", "watched"), 5)
         yield wakes
         task.cancel()
 
@@ -135,7 +137,6 @@ async def test_references_made_anew_are_watched_again(repository: Repository) ->
 
     async with watching(repository.path) as wakes:
         make_anew()
-        await asyncio.sleep(0.5)
         assert await wakes.after(lambda: repository.save("file", "1"), 5) < 3
 
 
@@ -157,9 +158,9 @@ async def test_repository_that_is_not_there_yet_is_noticed(tmp_path: Path) -> No
 
 
 async def test_idle_watching_costs_next_to_nothing(repository: Repository) -> None:
-    async with watching(repository.path):
+    async with watching(repository.path) as wakes:
         before = resource.getrusage(resource.RUSAGE_SELF)
-        await asyncio.sleep(4)
+        assert await wakes.quiet_for(4)
         after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # 0.1 % of a core when nothing else runs; the rest is for a busy machine.
