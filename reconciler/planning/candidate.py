@@ -40,6 +40,7 @@ from reconciler.planning.draft import Draft
 from reconciler.planning.standing import (
     Standing,
     choose_slot,
+    goal_slot,
     intact,
     is_warm,
     warm_target,
@@ -126,7 +127,10 @@ def _refusal(standing: Standing, deploy: Deploy) -> tuple[Reason, str] | None:
 
 
 def _take_slot(standing: Standing, deploy: Deploy, contract: AppContract, draft: Draft) -> None:
+    own = goal_slot(standing, deploy)
     chosen = choose_slot(standing, contract)
+    if own and own.vacant and not own.busy and intact(own, deploy, draft.now.boot_id):
+        chosen = own.name
     if chosen is None:
         if deploy.phase is not Phase.PREPARING:
             draft.do(

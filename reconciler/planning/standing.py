@@ -151,14 +151,19 @@ def pointer_problem(seen: ObservedApp) -> str:
 
 def warm_target(standing: Standing, deploy: Deploy) -> ObservedSlot | None:
     """Returns the slot that a rollback can switch to without starting anything."""
+    slot = goal_slot(standing, deploy)
+    return slot if slot is not None and is_warm(slot) else None
+
+
+def goal_slot(standing: Standing, deploy: Deploy) -> ObservedSlot | None:
+    """Returns the slot that still holds what a rollback goes back to, warm or cold."""
     if deploy.request.kind is WishKind.DEPLOY:
         return None
     promotions = standing.seen.records.promotions
     goal = next(
         (one for one in reversed(promotions) if one.deploy_id == deploy.request.rolls_back_to), None
     )
-    slot = slot_of(standing.seen, goal)
-    return slot if slot is not None and is_warm(slot) else None
+    return slot_of(standing.seen, goal)
 
 
 def intact(slot: ObservedSlot, deploy: Deploy, boot_id: str) -> bool:

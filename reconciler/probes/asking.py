@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import ipaddress
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import httpx
 
 BODY_BYTES = 1 << 20
 EXCERPT = 200
+CONNECT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ def make_client() -> httpx.AsyncClient:
         trust_env=False,
         verify=False,  # noqa: S501 (plain HTTP on this host; a TLS context would cost 20 ms)
         follow_redirects=False,
-        timeout=None,  # noqa: S113 (every caller has a deadline around the whole request)
+        # Every caller has a deadline around the whole request.
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_keepalive_connections=0),
         headers={"user-agent": "autopilot-probe", "accept": "*/*"},
     )
@@ -56,14 +59,47 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     body: str | None = None,
 ) -> Answer:
-    """Sends one request and reads the answer. Raises httpx.HTTPError, httpx.InvalidURL."""
+    """Sends one request and reads the answer; cancel freely. Raises httpx.HTTPError,
+    httpx.InvalidURL."""
+    connected = asyncio.Event()
+
+    async def trace(event: str, _: object) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.connect_tcp.failed"):
+            connected.set()
+
     content = body.encode() if body is not None else None
-    async with client.stream(method, url, headers=headers, content=content) as response:
+    request = client.build_request(
+        method, url, headers=headers, content=content, extensions={"trace": trace}
+    )
+    sending = asyncio.create_task(_send(client, request))
+    try:
+        return await asyncio.shield(sending)
+    finally:
+        await _give_up(sending, connected)
+
+
+async def _give_up(sending: asyncio.Task[Answer], connected: asyncio.Event) -> None:
+    """Cancels a request, but never while it connects: the socket would be lost without being
+    closed, and count as a connection to the app until it is collected."""
+    if sending.done():
+        return
+    connecting = asyncio.create_task(connected.wait())
+    await asyncio.wait((sending, connecting), return_when=asyncio.FIRST_COMPLETED)
+    for task in (sending, connecting):
+        task.cancel()
+    await asyncio.wait((sending, connecting))
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> Answer:
+    response = await client.send(request, stream=True)
+    try:
         received = b""
         async for chunk in response.aiter_bytes():
             received += chunk
             if len(received) >= BODY_BYTES:
                 break
+    finally:
+        await response.aclose()
     return Answer(response.status_code, received[:BODY_BYTES])
 
 

@@ -79,7 +79,7 @@ class Launcher:
             self._boot_id,
             str(group) if group and binding else "",
             str(order.contract.limits.open_files or ""),
-            str(order.contract.limits.processes or "") if self._counts_processes(order) else "",
+            self._process_limit(order),
             os.path.normpath(paths.worktree / order.contract.path),
             order.command,
             *_drop(order.user),
@@ -112,31 +112,38 @@ class Launcher:
         if status.f_bavail * status.f_frsize < _LOG_SPACE:
             raise DiskPressureError(f"no space left for logs in {self._layout.logs_dir}")
 
-    def unenforced(self, contract: AppContract) -> tuple[str, ...]:
-        """Names the limits of the contract that do not hold on this host."""
+    def unenforced(self, contract: AppContract, user: AppUser | None) -> tuple[str, ...]:
+        """Names the limits of the contract that do not hold on this host; `user` is None when
+        the app cannot be run at all."""
         limits, controllers = contract.limits, self._cgroups.controllers
         found = []
         if limits.memory_mb is not None and "memory" not in controllers:
             found.append("limits.memory_mb")
         if limits.cpu is not None and "cpu" not in controllers:
             found.append("limits.cpu")
-        if limits.processes is not None and "pids" not in controllers and not contract.user:
+        counted = "pids" in controllers or _has_own_user(contract, user)
+        if limits.processes is not None and not counted:
             found.append("limits.processes")
         if limits.open_files is not None and not _may_open(limits.open_files):
             found.append("limits.open_files")
         return tuple(found)
+
+    def _process_limit(self, order: Order) -> str:
+        """Returns what RLIMIT_NPROC is set to, where no control group counts processes."""
+        if "pids" in self._cgroups.controllers or not _has_own_user(order.contract, order.user):
+            return ""
+        return str(order.contract.limits.processes or "")
 
     def _group(self, order: Order) -> Path | None:
         identity = order.identity
         name = f"{identity.app}.{identity.slot}.{identity.deploy_id[-12:]}"
         return self._cgroups.create(name, order.contract.limits)
 
-    def _counts_processes(self, order: Order) -> bool:
-        """RLIMIT_NPROC counts all processes of a user: it says something only of an app that has
-        a user of its own. Root is exempt from it."""
-        if "pids" in self._cgroups.controllers:
-            return False
-        return bool(order.contract.user) and order.user.other
+
+def _has_own_user(contract: AppContract, user: AppUser | None) -> bool:
+    """RLIMIT_NPROC counts all processes of a user: it says something only of an app that has a
+    user of its own. Root is exempt from it."""
+    return bool(contract.user) and user is not None and user.other and user.uid != 0
 
 
 def _drop(user: AppUser) -> tuple[str, ...]:

@@ -45,11 +45,19 @@ class Layout:
         self.data_dir = data_dir
         self.apps_dir = data_dir / "apps"
         self.logs_dir = data_dir / "logs"
+        # A pass over a thousand apps asks for thousands; joining paths is most of what it costs.
+        self._known: dict[tuple[AppName, SlotName], SlotPaths] = {}
 
     def app_dir(self, app: AppName) -> Path:
         return self.apps_dir / app
 
     def slot(self, app: AppName, slot: SlotName) -> SlotPaths:
+        known = self._known.get((app, slot))
+        if known is None:
+            known = self._known[app, slot] = self._paths(app, slot)
+        return known
+
+    def _paths(self, app: AppName, slot: SlotName) -> SlotPaths:
         app_dir = self.apps_dir / app
         slots = app_dir / "slots"
         return SlotPaths(

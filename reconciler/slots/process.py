@@ -17,8 +17,13 @@ from pathlib import Path
 
 from reconciler.host.files import write_atomic
 from reconciler.host.processes import describe, own_cgroup
-from reconciler.model.desired import AppContract
-from reconciler.model.errors import LaunchError, ReconcilerError, SlotBusyError
+from reconciler.model.desired import AppContract, Limits
+from reconciler.model.errors import (
+    LaunchError,
+    ReconcilerError,
+    SlotBusyError,
+    UserRefusedError,
+)
 from reconciler.model.instants import Instant
 from reconciler.model.names import SETUP, WEB, AppName, DeployId, HostId, ProcessName, SlotName
 from reconciler.model.observed import Health, ObservedSlot, SlotRecord, Stage
@@ -40,6 +45,8 @@ from reconciler.slots.reaper import kill_all, signal_all
 from reconciler.slots.records import Records, forget_health, write_health
 from reconciler.slots.starting import Starter
 from reconciler.slots.users import Users
+
+NO_LIMITS = Limits()
 
 
 class ProcessSlots:
@@ -124,6 +131,7 @@ class ProcessSlots:
         if stage is Stage.PREPARED and (old is None or old.stage is not Stage.PREPARED):
             raise LaunchError(f"{job.slot} of {job.app} is not prepared, so its files cannot stay")
         rooms.make_own(paths)
+        _remove_group(paths)
         same = old is not None and old.deploy_id == job.deploy_id
         record = SlotRecord(
             deploy_id=job.deploy_id,
@@ -239,9 +247,7 @@ class ProcessSlots:
         paths = self._layout.slot(app, slot)
         await asyncio.to_thread(self._records.change, app, slot, partial(replace, vacated=True))
         self._ports.rest(_ports_of(record))
-        if group := notes.read_group(paths):
-            await asyncio.to_thread(cgroups.remove, group)
-            notes.forget_group(paths)
+        await asyncio.to_thread(_remove_group, paths)
 
     def _refuse_left(self, app: AppName, slot: SlotName, record: SlotRecord) -> None:
         if left := self._instances.left(app, slot, record):
@@ -302,7 +308,13 @@ class ProcessSlots:
 
     def unenforced(self, contract: AppContract) -> tuple[str, ...]:
         """Names the limits of the contract that do not hold on this host."""
-        return self._launcher.unenforced(contract)
+        if contract.limits == NO_LIMITS:
+            return ()
+        try:
+            user = self._users.resolve(contract.user)
+        except UserRefusedError:
+            user = None
+        return self._launcher.unenforced(contract, user)
 
     def on_change(self, wake: Callable[[AppName], None]) -> None:
         self._wakes.append(wake)
@@ -345,6 +357,13 @@ def _stamp_term(record: SlotRecord, now: Instant) -> SlotRecord:
 
 def _stamp_kill(record: SlotRecord, now: Instant) -> SlotRecord:
     return record if record.kill_at else replace(record, kill_at=now)
+
+
+def _remove_group(paths: SlotPaths) -> None:
+    """Removes the control group of the deploy that was in the slot; the next one has its own."""
+    if group := notes.read_group(paths):
+        cgroups.remove(group)
+        notes.forget_group(paths)
 
 
 def _own_address(listener: Listener | None) -> str:

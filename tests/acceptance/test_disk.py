@@ -123,19 +123,17 @@ def test_checkout_that_does_not_fit_is_disk_pressure_and_quarantines_nothing(
 
 def test_daemon_that_starts_on_a_full_disk_keeps_what_serves(small: SmallDisk) -> None:
     daemon = small.daemon
-    # A second daemon can see the first one's mount only inside of its namespace.
     first = daemon.repo.release("one")
     daemon.start().live(first)
-    assert daemon.process is not None
     pid = daemon.get().headers["x-pid"]
-    daemon.wrapper = ("nsenter", "-t", pid, "-m", *(["-U"] if os.geteuid() else []), "--")
     small.fill()
     daemon.kill()
+    # The next one must see the same mount, which lives on in the app's namespace.
+    daemon.wrapper = ("nsenter", "-t", pid, "-m", *(["-U"] if os.geteuid() else []), "--")
     daemon.start(ready=False)
-    until(
-        lambda: (daemon.process is not None and daemon.process.poll() is not None) or ready(daemon)
-    )
-    assert daemon.get().headers["x-pid"] == pid
+    until(lambda: ended(daemon) or ready(daemon), what="it runs, or says why not")
+    answer = daemon.get()
+    assert answer.headers.get("x-pid") == pid, (answer.status_code, daemon.said()[-4000:])
     Path(f"/proc/{pid}/root{daemon.data}/filler").unlink()
     if ended(daemon):
         assert "no space left" in daemon.said()

@@ -337,3 +337,24 @@ def test_a_repository_without_a_commit_waits_for_the_first_one(terminal: Daemon)
     first = terminal.repo.release("one")
     terminal.live(first)
     assert terminal.get().text == "one"
+
+
+def test_asking_for_one_app_at_once_keeps_no_other_app_from_its_commit(daemon: Daemon) -> None:
+    daemon.repo.manifest("other", routes=[{"path": "/other"}])
+    first = daemon.repo.release("one")
+    daemon.start()
+    daemon.live(first, "web")
+    daemon.live(first, "other")
+    second = daemon.repo.release("two")
+    assert daemon.deploy(second, app="web").status_code == 200
+    daemon.live(second, "other", within=15)
+
+
+def test_an_app_can_be_asked_for_as_soon_as_it_is_committed(daemon: Daemon) -> None:
+    first = daemon.repo.release("one")
+    daemon.start().live(first)
+    daemon.repo.manifest("later", deploy_on="request", routes=[{"path": "/later"}])
+    second = daemon.repo.commit("another app")
+    answer = daemon.deploy(second, app="later")
+    assert answer.status_code == 200, answer.text
+    assert daemon.get("/later").text == "one"

@@ -203,6 +203,8 @@ def commit_as_owner(daemon: Daemon, message: str) -> str:
     give_to(daemon.repo.path, 0)
     commit = daemon.repo.commit(message)
     give_to(daemon.repo.path, NOBODY)
+    # It may have looked in between: have it look again now.
+    assert daemon.deploy("nowhere").status_code == 404
     return commit
 
 

@@ -24,6 +24,8 @@ from tests.acceptance.harness import (
     until,
 )
 
+# A pass costs little more than its process, but there are dozens.
+pytestmark = pytest.mark.timeout(300)
 SCRIPT = Path(__file__).with_name("one_pass.py")
 
 

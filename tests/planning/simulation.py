@@ -299,7 +299,10 @@ class World(Memory):
             for one in plan.conditions
         )
         busy = any(one.work for one in self.slots.values())
-        return (looping and not self._open()) or not (plan.steps or plan.pending or busy)
+        wished = any(one.status is WishStatus.OPEN for one in self.wishes)
+        if looping and not wished and not self._open():
+            return True
+        return not (plan.steps or plan.pending or busy)
 
     def _wait(self, plan: Plan, end: Instant | None = None) -> None:
         events = [

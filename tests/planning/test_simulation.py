@@ -240,6 +240,8 @@ def test_a_rollback_to_a_cold_previous_starts_it_again() -> None:
     one.settle()
     assert one.live() == A
     assert one.failures == []
+    prepared = [each for each in one.done if isinstance(each, PrepareSlot)][-1]
+    assert (prepared.slot, prepared.intact) == (SLOT_A, True), "its files are there already"
 
 
 def test_a_rollback_whose_warm_slot_does_not_answer_starts_it_afresh() -> None:

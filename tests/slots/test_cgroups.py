@@ -58,6 +58,17 @@ async def test_the_group_is_removed_when_the_slot_is_retired(scene: Scene) -> No
     assert not group.exists()
 
 
+@needs_cgroup
+async def test_a_slot_leaves_no_group_behind_when_it_is_prepared_again(scene: Scene) -> None:
+    note = scene.app_dir / "slots" / "deploy-a.run" / "cgroup"
+    made = contract(setup_command="exit 1")
+    await scene.prepare(scene.job(made=made))
+    first = Path(note.read_text())
+    await scene.prepare(scene.job(made=made))
+    assert Path(note.read_text()) != first
+    assert not first.exists()
+
+
 def test_no_group_is_no_error(tmp_path: Path) -> None:
     groups = Cgroups(tmp_path, None)
     assert groups.create("x", Limits(memory_mb=1)) is None
