@@ -60,6 +60,8 @@ class SlotTree:
     `full` asks for every file to be compared by content (the slot was dirty or is of another boot).
     `owner` is (uid, gid) of the app's user, or None for the daemon's own; `home` is that user's.
     `trash` is a directory on the same file system into which large trees are renamed.
+    `cookie` is the deploy's id, `app` its app: what writes in the slot carries both in its
+    environment, so that it is found again when we die in the middle.
     """
 
     worktree: Path
@@ -69,6 +71,8 @@ class SlotTree:
     full: bool = False
     owner: tuple[int, int] | None = None
     home: str = "/"
+    cookie: str = ""
+    app: str = ""
 
 
 class Source(Protocol):
@@ -308,6 +312,10 @@ class Slots(Protocol):
         Raises SlotBusyError when a process is left."""
         ...
 
+    async def show_roles(self, app: AppName, live: SlotName, previous: SlotName | None) -> None:
+        """Points `apps/<app>/live` and `prev` at slots, for people; nothing reads them."""
+        ...
+
     async def sweep(self, known: Callable[[Sequence[str]], Awaitable[frozenset[str]]]) -> int:
         """Kills processes whose cookie is a deploy of ours (`known` picks those out) that no
         slot record names any more; returns how many."""
@@ -440,6 +448,11 @@ class Store(Protocol):
         returns its deploy and changes nothing; with another fingerprint it raises RefusedError
         `invalid-request`.
         """
+        ...
+
+    async def answered(self, key: IdempotencyKey) -> Deploy | None:
+        """Returns the deploy that the key made, None for a new one. Raises RefusedError
+        `invalid-request` when it was used for something else."""
         ...
 
     async def retry(self, wish_id: WishId, request: DeployRequest, at: Progress) -> Deploy:

@@ -74,6 +74,7 @@ from reconciler.model.errors import (
 )
 from reconciler.model.names import WEB, AppName, DeployId, SlotName, WishId
 from reconciler.model.observed import Health
+from reconciler.planning.history import previous
 from reconciler.ports import Launch, Preparation
 
 CONFIRM_WITHIN = timedelta(seconds=1)
@@ -425,6 +426,9 @@ async def _promote(app: AppName, request: DeployRequest, slot: SlotName, effects
     if before.promotions:
         refs[f"prev/{app}"] = before.promotions[-1].target.revision
     await effects.source.keep(refs)
+    after = await effects.store.records(app)
+    back = previous(after.promotions)
+    await effects.slots.show_roles(app, slot, back.slot if back else None)
 
 
 async def _stop_processes(app: AppName, action: StopProcesses, effects: Effects) -> None:

@@ -31,7 +31,6 @@ from reconciler.model.errors import (
     DiskPressureError,
     ReconcilerError,
     RefusedError,
-    SourceError,
     UnknownRevisionError,
 )
 from reconciler.model.events import Event
@@ -99,7 +98,25 @@ class Commands:
         invalid-request, pointer-unknown, forbidden (force and skip_probes need ADMIN and a reason).
         """
         _check_privileges(principal, ask)
-        await self._look_at_source()
+        key = _idempotency(principal, "deploy", ask)
+        if key is not None and (answered := await self._effects.store.answered(key)) is not None:
+            return answered
+        # What the mirror has can still be deployed when the repository is out of reach.
+        moved = await self._loop.sync.refresh()
+        try:
+            if full := self._loop.sync.around.disk_problem:
+                # What is asked for may be what could not be fetched.
+                raise DiskPressureError(full)
+            return await self._wish(principal, ask, key)
+        finally:
+            # Not before: a push that is noticed first stands in the way of what is asked for.
+            if moved:
+                self._loop.wakeups.source.set()
+                self._loop.wakeups.wake_all()
+
+    async def _wish(
+        self, principal: Principal, ask: DeployAsk, key: IdempotencyKey | None
+    ) -> Deploy:
         app = self._pick(ask.app)
         contract = self._contract(app)
         await self._refuse_unknown_pointer(app)
@@ -131,7 +148,7 @@ class Commands:
             progress(self._effects, Phase.QUEUED),
             lift=target if ask.force else None,
             only_if_idle=not ask.queue,
-            key=_idempotency(ask.idempotency_key, principal, ("deploy", app, revision, ask.force)),
+            key=key,
         )
         self._loop.wakeups.wake(app)
         return deploy
@@ -141,6 +158,9 @@ class Commands:
         pointer-unknown, and quarantined for what `to` names."""
         if not principal.may(Scope.DEPLOY):
             raise RefusedError("forbidden", "rolling back needs the deploy scope")
+        key = _idempotency(principal, "rollback", ask)
+        if key is not None and (answered := await self._effects.store.answered(key)) is not None:
+            return answered
         app = self._pick(ask.app)
         await self._refuse_unknown_pointer(app)
         records = await self._effects.store.records(app)
@@ -167,7 +187,7 @@ class Commands:
             progress(self._effects, Phase.QUEUED),
             quarantine=(self._left_behind(app, live, goal, principal, reason),),
             pre_empt=True,
-            key=_idempotency(ask.idempotency_key, principal, ("rollback", app, ask.to or "")),
+            key=key,
         )
         self._loop.wakeups.wake(app)
         return deploy
@@ -362,7 +382,9 @@ class Commands:
         """Returns the last pass with what can be observed looked at again; acts on nothing."""
         view = self._loop.views[app]
         try:
-            seen = await observe(view.desired, self._loop.sync.around, self._effects)
+            seen = await observe(
+                view.desired, self._loop.sync.around, self._effects, known=view.seen
+            )
         except ReconcilerError:
             # Passes fail for the same reason, which is told as a condition.
             return view
@@ -445,20 +467,6 @@ class Commands:
                 f"routes/{app} points to {pointer.text}: what serves is unknown, so nothing moves",
             )
 
-    async def _look_at_source(self) -> None:
-        """Takes up what was pushed a moment ago, for this app and for those that nobody named.
-
-        Raises DiskPressureError.
-        """
-        # What the mirror has can still be deployed when the repository is out of reach.
-        with suppress(SourceError):
-            if await self._loop.sync.refresh():
-                self._loop.wakeups.source.set()
-                self._loop.wakeups.wake_all()
-        if full := self._loop.sync.around.disk_problem:
-            # What is asked for may be what could not be fetched.
-            raise DiskPressureError(full)
-
     async def _resolve(
         self, contract: AppContract, text: str | None
     ) -> tuple[Revision, str | None]:
@@ -530,9 +538,10 @@ def _rollback_goal(promotions: Sequence[Promotion], to: str | None) -> Promotion
 
 
 def _idempotency(
-    key: str | None, principal: Principal, asked: Sequence[Json]
+    principal: Principal, verb: str, ask: DeployAsk | RollbackAsk
 ) -> IdempotencyKey | None:
-    if key is None:
+    """The caller's key with a fingerprint of what was asked, not of what it meant at the time."""
+    if ask.idempotency_key is None:
         return None
-    fingerprint = hashlib.sha256(canonical([principal.actor, *asked]).encode()).hexdigest()
-    return IdempotencyKey(key, fingerprint)
+    asked = canonical([principal.actor, verb, repr(ask)])
+    return IdempotencyKey(ask.idempotency_key, hashlib.sha256(asked.encode()).hexdigest())

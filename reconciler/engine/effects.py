@@ -7,10 +7,16 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import structlog
+
 from reconciler.manifests.contract import contract_from_text
 from reconciler.model.desired import AppContract
 from reconciler.model.names import AppName, HostId, SlotName
 from reconciler.ports import Clock, Probe, Proxy, Secrets, Slots, Source, Store
+
+log = structlog.get_logger()
+
+PAUSE_AFTER_FAILURE = 1.0
 
 recorded_contract: Callable[[str], AppContract] = lru_cache(maxsize=512)(contract_from_text)
 
@@ -40,6 +46,7 @@ class Work:
 
     wake: Callable[[AppName], None]
     _tasks: dict[tuple[AppName, SlotName, str], asyncio.Task[None]] = field(default_factory=dict)
+    _failed: dict[tuple[AppName, SlotName, str], float] = field(default_factory=dict)
 
     def busy(self, app: AppName, slot: SlotName) -> frozenset[str]:
         return frozenset(kind for (a, s, kind) in self._tasks if (a, s) == (app, slot))
@@ -49,7 +56,8 @@ class Work:
     ) -> None:
         """Starts the work unless the same goes on already; wakes the app when it is done."""
         key = (app, slot, kind)
-        if key in self._tasks:
+        loop = asyncio.get_running_loop()
+        if key in self._tasks or loop.time() < self._failed.get(key, 0):
             work.close()
             return
         task = asyncio.create_task(work, name=f"{kind} of {app}/{slot}")
@@ -58,9 +66,14 @@ class Work:
         def done(finished: asyncio.Task[None]) -> None:
             if self._tasks.get(key) is finished:
                 del self._tasks[key]
-            if not finished.cancelled():
-                finished.exception()
-            self.wake(app)
+            self._failed.pop(key, None)
+            if not finished.cancelled() and (error := finished.exception()) is not None:
+                # A full disk, say: the work is begun again, but not in a tight circle.
+                log.error("work failed", app=app, slot=slot, work=kind, problem=str(error))
+                self._failed[key] = loop.time() + PAUSE_AFTER_FAILURE
+                loop.call_later(PAUSE_AFTER_FAILURE, self.wake, app)
+            else:
+                self.wake(app)
 
         task.add_done_callback(done)
 

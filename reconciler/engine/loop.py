@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,7 +16,7 @@ from reconciler.engine.observe import observe
 from reconciler.engine.sync import Sync
 from reconciler.engine.timers import Timers
 from reconciler.engine.wakeups import AT_LEAST_EVERY, Wakeups
-from reconciler.model.actions import NoteConditions, Outcome, Plan
+from reconciler.model.actions import Action, NoteConditions, Outcome, Plan, StartInstances
 from reconciler.model.deploys import Phase, Reason
 from reconciler.model.desired import DesiredApp
 from reconciler.model.errors import ReconcilerError
@@ -46,6 +46,9 @@ CUT_OFF = (
 FIRST_PAUSE = timedelta(milliseconds=50)
 LONGEST_PAUSE = timedelta(seconds=5)
 COALESCE = timedelta(milliseconds=10)
+# A repository that hangs (a dead network mount) holds up nothing else.
+LOOK_WITHIN = timedelta(seconds=60)
+FIRST_LOOK = timedelta(seconds=5)
 HOUSEKEEPING = timedelta(minutes=1)
 # The proxy serves all apps: its actions belong to none.
 ALL_APPS = AppName("*")
@@ -79,6 +82,7 @@ class Loop:
         self._group: asyncio.TaskGroup | None = None
         self._on_pass: list[Callable[[AppName], None]] = []
         self.ready = asyncio.Event()
+        self._looked = asyncio.Event()
 
     def on_pass(self, listener: Callable[[AppName], None]) -> None:
         self._on_pass.append(listener)
@@ -114,21 +118,35 @@ class Loop:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            await self._look_at_source()
-            group.create_task(self._follow_source(), name="source")
-            group.create_task(self._hear_source(), name="source hints")
-            group.create_task(self._hear_secrets(), name="secret hints")
-            group.create_task(self._serve(), name="proxy")
-            group.create_task(self._keep_house(), name="housekeeping")
+            # What this host has already must not wait for a repository that hangs.
+            for app in sorted(await self.effects.slots.apps()):
+                self._start(app)
+            self.wakeups.source.set()
+            for name, work in (
+                ("source", self._follow_source),
+                ("source hints", self._hear_source),
+                ("secret hints", self._hear_secrets),
+                ("proxy", self._serve),
+                ("housekeeping", self._keep_house),
+            ):
+                group.create_task(_for_ever(name, work), name=name)
 
     async def _follow_source(self) -> None:
         while True:
             await _wait(self.wakeups.source)
             await self._look_at_source()
+            if not self._looked.is_set():
+                # Every app is passed over once more, now with its contract, before the proxy is
+                # configured: a table without them would be loaded for nothing.
+                self._tried.clear()
+                self._looked.set()
+                self.wakeups.wake_all()
+                self._tell_ready()
 
     async def _look_at_source(self) -> None:
         try:
-            changed = await self.sync.refresh()
+            async with asyncio.timeout(LOOK_WITHIN.total_seconds()):
+                changed = await self.sync.refresh()
             known = self.sync.apps() | frozenset(await self.effects.slots.apps())
             self.problem = ""
         except ReconcilerError as error:
@@ -136,13 +154,14 @@ class Loop:
             self.problem = str(error)
             log.error("repository", problem=self.problem)
             return
+        except TimeoutError:
+            self.problem = f"the repository did not answer within {LOOK_WITHIN.seconds} s"
+            log.error("repository", problem=self.problem)
+            return
         for app in sorted(known - self._tasks.keys()):
             self._start(app)
         if changed:
             self.wakeups.wake_all()
-        if not known:
-            self.wakeups.proxy.set()
-            self.ready.set()
 
     def _start(self, app: AppName) -> None:
         if self._group is not None:
@@ -189,7 +208,10 @@ class Loop:
         if app in self._tried:
             return
         self._tried.add(app)
-        if self._all_tried():
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if self._looked.is_set() and self._all_tried():
             self.wakeups.proxy.set()
             self.ready.set()
 
@@ -221,7 +243,8 @@ class Loop:
                 )
                 failed = True
                 full = outcome if outcome.reason == Reason.DISK_PRESSURE else None
-                break
+                if not _stands_alone(step.action):
+                    break
         self._note_trouble(app, full)
         result = Pass(desired, seen, plan, failed)
         self.views[app] = result
@@ -251,10 +274,11 @@ class Loop:
     async def _serve(self) -> None:
         """Keeps the proxy up and configured; changes that come together are loaded as one."""
         failures = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK.total_seconds()):
+                await self.ready.wait()
         while True:
-            await _wait(self.wakeups.proxy, _pause(failures) if failures else None)
-            if not self._all_tried():
-                continue
+            # After that an app whose pass hangs keeps what the proxy serves of it.
             await self.effects.clock.sleep(COALESCE)
             before = self.sync.around.proxy_problem
             told = await self.serve_once()
@@ -264,6 +288,7 @@ class Loop:
                 if told:
                     log.error("proxy", problem=told)
             self.wakeups.wake_all()
+            await _wait(self.wakeups.proxy, _pause(failures) if failures else None)
 
     async def serve_once(self) -> str:
         """One pass over the proxy; returns why it does not serve what it should, or nothing."""
@@ -297,11 +322,27 @@ class Loop:
                 log.warning("housekeeping", problem=str(error))
 
 
+def _stands_alone(action: Action) -> bool:
+    """Whether the pass may go on without it: a live process that cannot be started must not keep
+    the deploy waiting that would mend it."""
+    return isinstance(action, StartInstances) and action.restart
+
+
 async def _wait(event: asyncio.Event, timeout: timedelta | None = None) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout.total_seconds() if timeout else None):
             await event.wait()
     event.clear()
+
+
+async def _for_ever(name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Runs a task again when it fails unexpectedly: no single one may end the daemon."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("task failed", task=name)
+        await asyncio.sleep(LONGEST_PAUSE.total_seconds())
 
 
 def _pause(failures: int) -> timedelta:

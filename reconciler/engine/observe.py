@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from reconciler.engine.effects import Effects, recorded_contract
 from reconciler.model.deploys import SeenHead
 from reconciler.model.desired import AppContract, DesiredApp
-from reconciler.model.errors import UnknownHistoryError
+from reconciler.model.errors import UnknownHistoryError, UnknownRevisionError
 from reconciler.model.names import SLOT_NAMES, AppName, Revision
 from reconciler.model.observed import ObservedApp, ObservedHead, ObservedSlot
 from reconciler.planning.routing import is_routed
+from reconciler.planning.standing import stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,13 @@ class Surroundings:
         return branch, self.heads[branch]
 
 
-async def observe(app: DesiredApp, around: Surroundings, effects: Effects) -> ObservedApp:
-    """Looks at one app. Raises what the ports raise; a pass that cannot see does nothing."""
+async def observe(
+    app: DesiredApp, around: Surroundings, effects: Effects, *, known: ObservedApp | None = None
+) -> ObservedApp:
+    """Looks at one app. Raises what the ports raise; a pass that cannot see does nothing.
+
+    With `known` the head is taken from that look: Git may be busy, and people do not wait for it.
+    """
     name = app.key.app
     found = await effects.slots.observe(name, SLOT_NAMES)
     slots = tuple(_with_work(slot, name, effects) for slot in found)
@@ -43,12 +49,13 @@ async def observe(app: DesiredApp, around: Surroundings, effects: Effects) -> Ob
     live_contract = recorded_contract(live.record.contract) if live and live.record else None
     running = records.running
     proxy = await effects.proxy.observe()
-    routing = app.contract or live_contract
+    seen = replace(seen, live_contract=live_contract)
+    routing = stand(app, seen, effects.clock.now()).policy
+    head = known.head if known else await _head(app, around, records.seen_head, effects)
     return replace(
         seen,
-        head=await _head(app, around, records.seen_head, effects),
+        head=head,
         routed=routing is None or is_routed(name, routing, proxy),
-        live_contract=live_contract,
         running_contract=recorded_contract(running.request.contract) if running else None,
         unenforced=effects.slots.unenforced(routing) if routing else (),
         source_problem=around.source_problem,
@@ -86,7 +93,7 @@ async def _head(
 async def _descends(head: Revision, seen: Revision, effects: Effects) -> bool:
     try:
         return await effects.source.descends(head, seen)
-    except UnknownHistoryError:
+    except (UnknownHistoryError, UnknownRevisionError):
         # A shallow clone cannot tell; a fetched head is taken at its word.
         return True
 
@@ -94,5 +101,5 @@ async def _descends(head: Revision, seen: Revision, effects: Effects) -> bool:
 async def _touches(contract: AppContract, seen: Revision, head: Revision, effects: Effects) -> bool:
     try:
         return await effects.source.touches(seen, head, contract.path, contract.watch_paths)
-    except UnknownHistoryError:
+    except (UnknownHistoryError, UnknownRevisionError):
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -36,6 +37,7 @@ class Sync:
     desired: Desired | None = None
     problems: tuple[Problem, ...] = ()
     _read: Revision | None = None
+    _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def refresh(self) -> bool:
         """Fetches and reads what moved; True when heads or desired state are other than before.
@@ -43,6 +45,10 @@ class Sync:
         An unreachable repository, an empty one, an invalid manifest or a full disk changes nothing
         of what is in force.
         """
+        async with self._refreshing:
+            return await self._refresh()
+
+    async def _refresh(self) -> bool:
         before = (self.around, self.desired, self.problems)
         problem, full = "", ""
         try:
@@ -73,6 +79,8 @@ class Sync:
     async def _load(self) -> None:
         head = self.around.heads.get(self.around.human or "")
         if head is None:
+            if self.desired is None:
+                await self._take_last_good()
             if self.desired is None and self.contracts:
                 alone = load_desired({}, Revision(""), self.contracts)
                 self.problems = alone.problems
@@ -95,7 +103,7 @@ class Sync:
     async def _accept(self, newest: Desired) -> None:
         for warning in newest.warnings:
             log.warning("manifest", problem=str(warning))
-        if not newest.apps and self.desired is not None and self.desired.apps:
+        if not self._own(newest) and self.desired is not None and self._own(self.desired):
             self.problems = (
                 Problem(
                     ".autopilot", 1, "no app is named any more; the last manifests stay in force"
@@ -112,8 +120,15 @@ class Sync:
         tell = log.warning if self.desired is not None and self.desired.apps else log.error
         for problem in newest.problems:
             tell("manifest", problem=str(problem))
-        if self.desired is not None:
-            return
+        if self.desired is None:
+            await self._take_last_good()
+
+    def _own(self, desired: Desired) -> frozenset[AppName]:
+        """Returns the apps that the repository names, those of --contract left out."""
+        given = load_desired({}, Revision(""), self.contracts).apps if self.contracts else {}
+        return frozenset(desired.apps) - frozenset(given)
+
+    async def _take_last_good(self) -> None:
         good = await self.effects.store.good_manifests(self.effects.source.name)
         if good is None:
             return

@@ -14,6 +14,8 @@ from reconciler.host.boot import TICKS_PER_SECOND
 from reconciler.model.instants import Instant
 
 PROC = Path("/proc")
+# Of include/linux/sched.h.
+_PF_KTHREAD = 0x00200000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,12 @@ class ProcessStat:
     group: int
     session: int
     started: int
+    flags: int = 0
+
+    @property
+    def kernel_thread(self) -> bool:
+        """Told by the flag: in a container, process 2 is no parent of kernel threads."""
+        return bool(self.flags & _PF_KTHREAD)
 
     @property
     def alive(self) -> bool:
@@ -59,6 +67,7 @@ def read_stat(pid: int) -> ProcessStat | None:
         group=int(fields[2]),
         session=int(fields[3]),
         started=int(fields[19]),
+        flags=int(fields[6]),
     )
 
 

@@ -27,23 +27,30 @@ def watch_bake(standing: Standing, draft: Draft) -> bool:
         return False
     if deploy.entered(Phase.BAKING) is None and standing.policy.bake:
         draft.do(Advance(deploy.id, Phase.BAKING), "it is watched for a while")
+    over = draft.now.reached(until)
+    if not over:
+        draft.look_at(until)
     failure = _failure(standing)
-    if draft.now.reached(until):
-        _end_bake(deploy, failure, draft)
-        return False
-    draft.look_at(until)
-    if failure is None or standing.running is not None:
-        return False
-    return _return_to_previous(standing, deploy, *failure, draft)
-
-
-def _end_bake(deploy: Deploy, failure: tuple[Reason, str] | None, draft: Draft) -> None:
-    if failure is None:
+    if failure is not None:
+        if standing.running is None and _return_to_previous(standing, deploy, *failure, draft):
+            return True
+        if over:
+            verdict = Verdict("bake", VerdictKind.BAKE, VerdictResult.FAILED, *failure)
+            draft.do(RecordVerdict(deploy.id, verdict), failure[1])
+    elif over and _wavers(standing):
+        draft.wait("live failed its last health check: the bake ends with the next ones")
+    elif over:
         verdict = Verdict("bake", VerdictKind.BAKE, VerdictResult.PASSED)
         draft.do(RecordVerdict(deploy.id, verdict), "it kept well")
-    else:
-        verdict = Verdict("bake", VerdictKind.BAKE, VerdictResult.FAILED, *failure)
-        draft.do(RecordVerdict(deploy.id, verdict), failure[1])
+    return False
+
+
+def _wavers(standing: Standing) -> bool:
+    """Whether live has begun to fail, so that the next checks decide what the bake found."""
+    live, policy = standing.live, standing.policy
+    if live is None or policy is None or policy.on_unhealthy == "alert":
+        return False
+    return live.health.failures > 0
 
 
 def _failure(standing: Standing) -> tuple[Reason, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from reconciler.model.actions import (
@@ -44,8 +45,10 @@ from reconciler.planning.standing import (
     intact,
     is_warm,
     warm_target,
+    was_promoted,
 )
 
+LISTEN = "listen"
 GRACE = timedelta(milliseconds=500)
 PATIENCE = timedelta(seconds=11)
 SOON = timedelta(milliseconds=20)
@@ -186,10 +189,7 @@ def _await_preparation(
     due = begun + contract.setup_timeout + EXPORT_PATIENCE
     if draft.now.reached(due):
         detail = f"{slot.name} was not prepared within {contract.setup_timeout + EXPORT_PATIENCE}"
-        verdict = Verdict(
-            STEP, VerdictKind.PROBE, VerdictResult.ERROR, Reason.SETUP_TIMEOUT, detail
-        )
-        draft.do(RecordVerdict(deploy.id, verdict), detail)
+        draft.do(RecordVerdict(deploy.id, _unheard(detail)), detail)
     else:
         draft.wait(f"{slot.name} is being prepared", due)
 
@@ -203,17 +203,34 @@ def _start(slot: ObservedSlot, deploy: Deploy, contract: AppContract, draft: Dra
     )
     draft.do(Advance(deploy.id, Phase.PROVING, slot.name), "it is started")
     if contract.has_web:
-        first = "health"
-        if first in deploy.request.skip_probes:
-            draft.do(_skipped(deploy, first), "skipped as asked")
-        else:
-            draft.do(_probe(slot.name, deploy, contract, first, first), "is it healthy?")
+        name = _wanted(deploy, contract)[0]
+        draft.do(_probe_named(slot.name, deploy, contract, name), f"the {name} probe is next")
 
 
 def _probe(
     slot: SlotName, deploy: Deploy, contract: AppContract, probe: str, verdict: str
 ) -> RunProbe:
     return RunProbe(slot, deploy.id, probe, contract, verdict)
+
+
+def _wanted(deploy: Deploy, contract: AppContract) -> list[str]:
+    """Returns the probes to pass, in order. Without `health` the slot must at least listen."""
+    skipped = deploy.request.skip_probes
+    first = LISTEN if "health" in skipped else "health"
+    deep = contract.health_test is not None and "request" not in skipped
+    return [first, "request"] if deep else [first]
+
+
+def _probe_named(slot: SlotName, deploy: Deploy, contract: AppContract, name: str) -> RunProbe:
+    if name == LISTEN:
+        bare = replace(contract, health_endpoint=None)
+        return _probe(slot, deploy, bare, "health", LISTEN)
+    return _probe(slot, deploy, contract, name, name)
+
+
+def _unheard(detail: str) -> Verdict:
+    """Work of ours that was lost says nothing about the revision: it is tried again."""
+    return Verdict(STEP, VerdictKind.PROBE, VerdictResult.ERROR, Reason.DAEMON_STOPPED, detail)
 
 
 def _skipped(deploy: Deploy, probe: str) -> RecordVerdict:
@@ -272,23 +289,20 @@ def _prove_web(
     record: SlotRecord,
     draft: Draft,
 ) -> None:
-    wanted = ["health", *(["request"] if contract.health_test else [])]
+    wanted = _wanted(deploy, contract)
+    for name in deploy.request.skip_probes:
+        if deploy.verdict(name) is None:
+            draft.do(_skipped(deploy, name), "skipped as asked")
     for name in wanted:
         if (verdict := deploy.verdict(name)) is not None and verdict.passed:
-            continue
-        if name in deploy.request.skip_probes:
-            draft.do(_skipped(deploy, name), "skipped as asked")
             continue
         due = (record.started(WEB) or draft.now) + len(wanted) * contract.health_timeout + PATIENCE
         if draft.now.reached(due):
             detail = f"the {name} probe said nothing in time"
-            verdict = Verdict(
-                name, VerdictKind.PROBE, VerdictResult.FAILED, Reason.PROBE_TIMEOUT, detail
-            )
-            draft.do(RecordVerdict(deploy.id, verdict), detail)
+            draft.do(RecordVerdict(deploy.id, _unheard(detail)), detail)
             return
         if "probe" not in slot.busy:
-            draft.do(_probe(slot.name, deploy, contract, name, name), f"the {name} probe is next")
+            draft.do(_probe_named(slot.name, deploy, contract, name), f"the {name} probe is next")
         draft.wait(f"the {name} probe is running", due)
         return
     ended = next((one.process for one in slot.instances if not one.up), None)
@@ -372,6 +386,9 @@ def _switch(standing: Standing, deploy: Deploy, contract: AppContract, draft: Dr
     if verdict is not None and moved:
         draft.do(Promote(deploy.request, slot.name), "confirmed before")
     elif moved:
+        if contract.has_web:
+            # What was written before a crash or a reboot may be a stranger's address by now.
+            draft.do(PublishAddress(slot.name), "the address it listens on now")
         _confirm(deploy, contract, slot, draft)
     elif contract.has_web and not is_warm(slot):
         detail = "it ended between its proof and the switch"
@@ -444,3 +461,21 @@ def _close(
 
 def _back_off(deploy: Deploy) -> timedelta:
     return BACK_OFF[min(deploy.attempt, len(BACK_OFF) - 1)]
+
+
+def mend_route(standing: Standing, draft: Draft) -> bool:
+    """Takes the route back from a slot that was never promoted and that no deploy is proving.
+
+    A deploy that was ended in the moment of its switch leaves it there. True when it did.
+    """
+    live, promotions = standing.live, standing.seen.records.promotions
+    if live is None or live.record is None or not promotions:
+        return False
+    held = standing.running is not None and standing.running.slot == live.name
+    if held or was_promoted(standing.seen, live.record):
+        return False
+    back = standing.seen.slot(promotions[-1].slot)
+    if back is None or back.name == live.name or not is_warm(back):
+        return False
+    draft.do(SwitchRoute(back.name), f"{live.name} was never promoted: back to {back.name}")
+    return True

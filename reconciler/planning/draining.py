@@ -162,5 +162,6 @@ def _await_end(
 def empty_trash(standing: Standing, draft: Draft) -> None:
     """Deletes what was renamed away, once the bake is over and no deploy runs."""
     at_rest = standing.running is None and standing.baking_until() is None
-    if at_rest and any(slot.has_trash for slot in standing.seen.slots):
+    under_way = any("trash" in slot.busy for slot in standing.seen.slots)
+    if at_rest and not under_way and any(slot.has_trash for slot in standing.seen.slots):
         draft.do(EmptyTrash(), "nothing is being checked out, so the trash can go")

@@ -11,7 +11,7 @@ from reconciler.model.names import WEB
 from reconciler.model.observed import ObservedApp
 from reconciler.planning.adoption import adopt_live
 from reconciler.planning.bake import watch_bake
-from reconciler.planning.candidate import advance_deploy
+from reconciler.planning.candidate import advance_deploy, mend_route
 from reconciler.planning.draft import Draft
 from reconciler.planning.draining import clear_slots, empty_trash
 from reconciler.planning.notice import retry_wish, take_notice
@@ -48,6 +48,8 @@ def plan_release(app: DesiredApp, seen: ObservedApp, now: Instant) -> Plan:
 
 
 def _steps(standing: Standing, draft: Draft) -> None:
+    if mend_route(standing, draft):
+        return
     tend_live(standing, draft)
     if adopt_live(standing, draft):
         return

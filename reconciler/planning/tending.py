@@ -26,6 +26,7 @@ from reconciler.planning.standing import Standing, stopping
 CRASH_WINDOW = timedelta(minutes=10)
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=1)
+AFTER_A_FAILURE = timedelta(seconds=1)
 LOOP_IN_BAKE = 3
 LOOP = 5
 
@@ -86,20 +87,35 @@ def _tend_web(
         return
     if live.health.ok and not live.published:
         draft.do(PublishAddress(live.name), "live answers, so its address is given out")
-    _watch(live, contract, policy, draft)
+    _watch(standing, live, contract, policy, draft)
 
 
-def _watch(live: ObservedSlot, contract: AppContract, policy: AppContract, draft: Draft) -> None:
+def _watch(
+    standing: Standing,
+    live: ObservedSlot,
+    contract: AppContract,
+    policy: AppContract,
+    draft: Draft,
+) -> None:
     if "check" in live.busy:
         return
     checked = live.health.checked_at
     due = None
     if checked is not None and checked.boot_id == draft.now.boot_id:
-        due = checked + policy.health_interval
+        due = checked + _pause_between_checks(standing, live, policy)
     if due is None or draft.now.reached(due):
         draft.do(CheckHealth(live.name, contract), "time to ask live whether it is healthy")
     else:
         draft.look_at(due)
+
+
+def _pause_between_checks(standing: Standing, live: ObservedSlot, policy: AppContract) -> timedelta:
+    """In the bake so many checks must fit that all of them could fail; a failure is looked into
+    soon."""
+    pause = policy.health_interval
+    if standing.baking_until() is not None:
+        pause = min(pause, policy.bake / (2 * policy.health_failures))
+    return min(pause, AFTER_A_FAILURE) if live.health.failures else pause
 
 
 def _unhealthy(standing: Standing, live: ObservedSlot, policy: AppContract, draft: Draft) -> None:
@@ -108,7 +124,7 @@ def _unhealthy(standing: Standing, live: ObservedSlot, policy: AppContract, draf
         draft.stall(
             "Unhealthy", f"live fails its health check ({told}), and its contract leaves it so"
         )
-        _watch(live, standing.seen.live_contract or policy, policy, draft)
+        _watch(standing, live, standing.seen.live_contract or policy, policy, draft)
         return
     draft.do(BlankAddress(live.name), f"live is unhealthy: {told}")
     draft.do(

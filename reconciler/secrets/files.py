@@ -59,6 +59,7 @@ class FileSecrets:
 
     def __init__(self, directory: Path, credentials_directory: Path | None = None) -> None:
         self._directory = directory
+        self._data_dir = directory.parent
         self._credentials = credentials_directory
         self._key = directory / ".key"
 
@@ -79,7 +80,7 @@ class FileSecrets:
     def _from_env_file(self, env_file: str | None) -> tuple[Mapping[str, str], tuple[str, ...]]:
         if env_file is None:
             return {}, ()
-        reading = _read_env_file(env_file)
+        reading = _read_env_file(env_file, self._data_dir)
         return reading.values, (f"env_file:{env_file}",) if reading.problem else ()
 
     def _granted(
@@ -123,7 +124,7 @@ class FileSecrets:
         """
         found = [self._own(app)]
         if env_file is not None:
-            found.append(_read_env_file(env_file))
+            found.append(_read_env_file(env_file, self._data_dir))
         return tuple(reading.problem for reading in found if reading.problem)
 
     def _digest(self, from_file: Mapping[str, str], granted: Mapping[str, str]) -> str:
@@ -213,9 +214,11 @@ class FileSecrets:
                 async with aclosing(self._changes()) as changes:
                     async for _ in changes:
                         yield
-            except OSError:
-                # No directory or no watches to be had. It is a hint only, so try again later.
+            except (OSError, RuntimeError):
+                # No directory or no watches to be had: watchfiles tells the limit of inotify
+                # instances as a RuntimeError. Whoever listens looks now and then instead.
                 await asyncio.sleep(RETRY_SECONDS)
+                yield
             else:
                 # A directory was removed, and its watch with it: begin anew.
                 yield
@@ -262,12 +265,14 @@ def _require_app(app: AppName) -> None:
         raise ConfigError(f"{app!r} is no name of an app")
 
 
-def _read_env_file(env_file: str) -> _Reading:
+def _read_env_file(env_file: str, data_dir: Path) -> _Reading:
+    """Reads a file that a contract names. None in our data directory: that may be another app's
+    secrets, which we can read and the app cannot."""
     path = Path(env_file)
     if not path.is_absolute():
         return _Reading(problem=f"env_file {env_file}: the path must be absolute")
     try:
-        return _parsed(path, _text(path))
+        return _parsed(path, _text(path, not_below=data_dir))
     except (OSError, UnicodeDecodeError) as error:
         return _Reading(problem=_unreadable(path, error))
 
@@ -308,12 +313,16 @@ def _text_or_empty(path: Path) -> str:
         raise ConfigError(_unreadable(path, error)) from None
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, not_below: Path | None = None) -> str:
     """Reads a regular file of at most 1 MiB; never waits, as a pipe would make it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
+        # Asked of the opened file: a link on the way to it could be swapped after a look.
+        real = Path(os.path.realpath(f"/proc/self/fd/{descriptor}"))
+        if not_below is not None and real.is_relative_to(os.path.realpath(not_below)):
+            raise OSError(errno.EACCES, "it lies in the data directory", str(path))
         content = file.read(MAX_FILE + 1)
     if len(content) > MAX_FILE:
         raise OSError(errno.EFBIG, "over 1 MiB", str(path))

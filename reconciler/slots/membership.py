@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from reconciler.host.processes import ProcessStat, environment_block, parse_environment, read_stat
 from reconciler.model.names import DeployId, ProcessName
 
-_KERNEL_THREADS = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Leader:
@@ -62,7 +60,7 @@ def scan() -> tuple[Seen, ...]:
 
 def _look(pid: int) -> Seen | None:
     stat = read_stat(pid)
-    if stat is None or not stat.alive or stat.parent == _KERNEL_THREADS:
+    if stat is None or not stat.alive or stat.kernel_thread:
         return None
     block = environment_block(pid)
     if b"AUTOPILOT_" not in block:

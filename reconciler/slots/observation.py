@@ -8,12 +8,12 @@ from pathlib import Path
 from reconciler.host import sockets
 from reconciler.model.names import WEB, AppName, SlotName
 from reconciler.model.observed import ObservedSlot, SlotRecord
+from reconciler.slots.bins import Bins
 from reconciler.slots.instances import Instances, Look
 from reconciler.slots.layout import Layout
 from reconciler.slots.ports import Ports
 from reconciler.slots.preparation import Preparations
 from reconciler.slots.records import Records, read_health
-from reconciler.slots.trash import has_trash
 
 
 class Observer:
@@ -24,6 +24,7 @@ class Observer:
         instances: Instances,
         ports: Ports,
         preparations: Preparations,
+        bins: Bins,
         boot_id: str,
     ) -> None:
         self._layout = layout
@@ -31,11 +32,12 @@ class Observer:
         self._instances = instances
         self._ports = ports
         self._preparations = preparations
+        self._bins = bins
         self._boot_id = boot_id
 
     def observe(self, app: AppName, names: Sequence[SlotName]) -> tuple[ObservedSlot, ...]:
         look = Look()
-        trash = has_trash(self._layout.app_dir(app) / "trash")
+        trash = self._bins.full(app)
         return tuple(self._slot(app, name, look, trash=trash) for name in names)
 
     def _slot(self, app: AppName, name: SlotName, look: Look, *, trash: bool) -> ObservedSlot:

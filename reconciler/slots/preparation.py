@@ -153,6 +153,8 @@ class Preparations:
                     full=full,
                     owner=owner,
                     home=task.user.home,
+                    cookie=job.deploy_id,
+                    app=job.app,
                 )
             )
         await asyncio.to_thread(links.make_links, paths.worktree, paths.shared, job.contract, owner)

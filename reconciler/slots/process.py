@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from reconciler.host.files import write_atomic
+from reconciler.host.files import replace_link, write_atomic
 from reconciler.host.processes import describe, own_cgroup
 from reconciler.model.desired import AppContract, Limits
 from reconciler.model.errors import (
@@ -28,8 +28,9 @@ from reconciler.model.instants import Instant
 from reconciler.model.names import SETUP, WEB, AppName, DeployId, HostId, ProcessName, SlotName
 from reconciler.model.observed import Health, ObservedSlot, SlotRecord, Stage
 from reconciler.ports import Clock, Launch, Listener, Preparation
-from reconciler.slots import cgroups, logs, notes, rooms, trash
+from reconciler.slots import cgroups, logs, notes, rooms
 from reconciler.slots.background import Background
+from reconciler.slots.bins import Bins
 from reconciler.slots.cgroups import Cgroups
 from reconciler.slots.children import Children, Key
 from reconciler.slots.environment import Environments
@@ -47,6 +48,7 @@ from reconciler.slots.starting import Starter
 from reconciler.slots.users import Users
 
 NO_LIMITS = Limits()
+Stamp = Callable[[SlotRecord, Instant], SlotRecord]
 
 
 class ProcessSlots:
@@ -92,12 +94,14 @@ class ProcessSlots:
             self._instances,
             clock,
         )
+        self._bins = Bins(self._layout, self._background, clock, self._changed)
         self._observer = Observer(
             self._layout,
             self._records,
             self._instances,
             self._ports,
             self._preparations,
+            self._bins,
             self._boot_id,
         )
         self._wakes: list[Callable[[AppName], None]] = []
@@ -214,14 +218,13 @@ class ProcessSlots:
         record = self._records.read(app, slot)
         if record is None:
             return
-        if processes is None:
-            now = self._clock.now()
-            await asyncio.to_thread(
-                self._records.change, app, slot, lambda old: _stamp_term(old, now)
-            )
-            self._preparations.stop(app, slot)
-        found = self._instances.members(app, slot, record, Look(), processes)
-        signal_all(found, signal.SIGTERM)
+        try:
+            if processes is None:
+                await self._stamp_and_stop(app, slot, _stamp_term)
+        finally:
+            # A full disk must not keep alive what may be filling it.
+            found = self._instances.members(app, slot, record, Look(), processes)
+            signal_all(found, signal.SIGTERM)
 
     async def kill(
         self, app: AppName, slot: SlotName, processes: Sequence[ProcessName] | None = None
@@ -229,13 +232,19 @@ class ProcessSlots:
         record = self._records.read(app, slot)
         if record is None:
             return
-        if processes is None:
-            now = self._clock.now()
-            await asyncio.to_thread(
-                self._records.change, app, slot, lambda old: _stamp_kill(old, now)
-            )
+        try:
+            if processes is None:
+                await self._stamp_and_stop(app, slot, _stamp_kill)
+        finally:
+            await kill_all(lambda: self._instances.members(app, slot, record, Look(), processes))
+
+    async def _stamp_and_stop(self, app: AppName, slot: SlotName, stamp: Stamp) -> None:
+        """Notes that the slot's processes are to end, and ends a checkout even when it cannot."""
+        now = self._clock.now()
+        try:
+            await asyncio.to_thread(self._records.change, app, slot, lambda old: stamp(old, now))
+        finally:
             self._preparations.stop(app, slot)
-        await kill_all(lambda: self._instances.members(app, slot, record, Look(), processes))
 
     async def retire(self, app: AppName, slot: SlotName) -> None:
         record = self._records.read(app, slot)
@@ -253,6 +262,17 @@ class ProcessSlots:
         if left := self._instances.left(app, slot, record):
             who = ", ".join(describe(one.pid) for one in left[:3])
             raise SlotBusyError(f"{slot} of {app} still has {len(left)} processes: {who}")
+
+    async def show_roles(self, app: AppName, live: SlotName, previous: SlotName | None) -> None:
+        await asyncio.to_thread(self._show_roles, app, live, previous)
+
+    def _show_roles(self, app: AppName, live: SlotName, previous: SlotName | None) -> None:
+        home = self._layout.app_dir(app)
+        replace_link(home / "live", live, durable=False)
+        if previous is None:
+            (home / "prev").unlink(missing_ok=True)
+        else:
+            replace_link(home / "prev", previous, durable=False)
 
     async def sweep(self, known: Callable[[Sequence[str]], Awaitable[frozenset[str]]]) -> int:
         cookies = self._unnamed()
@@ -285,12 +305,7 @@ class ProcessSlots:
 
     async def empty_trash(self, app: AppName) -> None:
         """Begins to; nothing while it is under way."""
-        work = self._empty_trash(app)
-        self._background.begin(("trash", app), work)
-
-    async def _empty_trash(self, app: AppName) -> None:
-        await asyncio.to_thread(trash.empty, self._layout.app_dir(app) / "trash")
-        self._changed(app)
+        self._bins.empty(app)
 
     async def log_tail(self, app: AppName, deploy_id: DeployId, lines: int) -> str:
         return await asyncio.to_thread(logs.tail, self._layout.logs(app), deploy_id, lines)

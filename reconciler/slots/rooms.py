@@ -29,7 +29,7 @@ def make_theirs(paths: SlotPaths, user: AppUser, discard_as: str) -> bool:
     A tree that belongs to another user (the contract's `user` changed) goes into the trash: the
     new user could not bring it to a commit. So do the temporary files of the deploy before.
     """
-    _own_directory(paths.trash, PRIVATE, user)
+    _own_trash(paths.trash)
     if os.path.lexists(paths.worktree) and not _is_of(paths.worktree, user):
         trash.discard(paths.worktree, paths.trash, f"{discard_as}.tree")
         trash.discard(paths.git_dir, paths.trash, f"{discard_as}.git")
@@ -48,6 +48,16 @@ def _is_of(path: Path, user: AppUser) -> bool:
     except FileNotFoundError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == user.uid
+
+
+def _own_trash(trash: Path) -> None:
+    """Only the daemon renames into the trash and deletes there, perhaps as root: in a directory
+    of the app's user, that user could swap what is on its way."""
+    ensure_directory(trash, DAEMON_ONLY)
+    us = (os.geteuid(), os.getegid())
+    status = trash.lstat()
+    if (status.st_uid, status.st_gid) != us:
+        os.chown(trash, *us, follow_symlinks=False)
 
 
 def _own_directory(path: Path, mode: int, user: AppUser) -> None:

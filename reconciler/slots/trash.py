@@ -51,14 +51,24 @@ def _rename(parent: int, name: str, target: Path) -> None:
         os.rename(name, target, src_dir_fd=parent)
 
 
-def empty(trash: Path) -> None:
-    """Deletes everything in the trash. Blocks: call it in a thread. What resists stays."""
-    with suppress(FileNotFoundError):
-        for entry in sorted(trash.iterdir()):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, onerror=_mend)
-            else:
-                entry.unlink(missing_ok=True)
+def empty(trash: Path) -> bool:
+    """Deletes everything in the trash; returns whether all of it went. Blocks: call it in a
+    thread. What resists stays."""
+    try:
+        entries = sorted(trash.iterdir())
+    except FileNotFoundError:
+        return True
+    for entry in entries:
+        _delete(entry)
+    return not any(os.path.lexists(entry) for entry in entries)
+
+
+def _delete(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, onerror=_mend)
+    else:
+        with suppress(OSError):
+            entry.unlink()
 
 
 def _mend(function: Callable[..., Any], path: str, _: object) -> None:

@@ -191,6 +191,9 @@ class Checkout:
             "GIT_WORK_TREE": str(self.tree.worktree.absolute()),
             # Not through alternates, which the app's user could point elsewhere.
             "GIT_OBJECT_DIRECTORY": str(self.objects),
+            # Should we die, git works on: this tells whose slot it is still writing in.
+            **({"AUTOPILOT_DEPLOY_ID": self.tree.cookie} if self.tree.cookie else {}),
+            **({"AUTOPILOT_APP": self.tree.app} if self.tree.app else {}),
         }
 
     def _other_user(self) -> tuple[int, int] | None:

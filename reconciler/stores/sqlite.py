@@ -144,6 +144,9 @@ class SqliteStore:
     async def records(self, app: AppName) -> AppRecords:
         return await self._read(lambda tx: queries.records(tx, app))
 
+    async def answered(self, key: IdempotencyKey) -> Deploy | None:
+        return await self._write(lambda tx: wishes.answered(tx, key))
+
     async def record_wish(
         self,
         request: DeployRequest,

@@ -49,7 +49,7 @@ def record_wish(
     only_if_idle: bool,
     key: IdempotencyKey | None,
 ) -> Deploy:
-    if key is not None and (known := _replayed(tx, key)) is not None:
+    if key is not None and (known := answered(tx, key)) is not None:
         return known
     if only_if_idle:
         _refuse_unless_idle(tx, request.app)
@@ -183,7 +183,7 @@ def _refuse_unless_idle(tx: Writing, app: AppName) -> None:
         )
 
 
-def _replayed(tx: Writing, key: IdempotencyKey) -> Deploy | None:
+def answered(tx: Writing, key: IdempotencyKey) -> Deploy | None:
     """Returns the deploy that the key made, None for a new key or one that is over a day old."""
     row = tx.row(queries.KEY, key=key.key)
     if row is None or time_of(row["at"]) < tx.wall() - KEY_LIFETIME:

@@ -14,7 +14,13 @@ from starlette.responses import JSONResponse
 
 from reconciler.model.canonical import Json
 from reconciler.model.deploys import Deploy, Phase, Reason
-from reconciler.model.errors import DiskPressureError, RefusedError, StoreError
+from reconciler.model.errors import (
+    ConfigError,
+    DiskPressureError,
+    RefusedError,
+    SourceError,
+    StoreError,
+)
 from reconciler.planning.status import deploy_record
 
 MEDIA_TYPE = "application/problem+json"
@@ -120,6 +126,8 @@ def problem_of(error: Exception) -> JSONResponse:
         case DiskPressureError():
             answer = problem("disk-pressure", f"{error}; free some space and ask again")
         case StoreError():
+            answer = problem("store-busy", f"{error}; nothing was changed, ask again")
+        case SourceError() | ConfigError():
             answer = problem("store-busy", f"{error}; nothing was changed, ask again")
         case HTTPException():
             answer = _http_problem(error)

@@ -347,13 +347,14 @@ def scene(*flags: str, verb: tuple[str, ...] = ("server", "start")) -> Iterator[
     # Short: a Unix socket's path may have 107 bytes.
     base = Path(tempfile.mkdtemp(prefix="ap-", dir="/tmp"))
     base.chmod(0o755)
-    first = random.randrange(20000, 29700)
+    # Wide: ports rest for ten minutes after use, over all tests of this host.
+    first = random.randrange(20000, 27500)
     daemon = Daemon(
         repo=make_repo(base / "repo"),
         data=base / "data" if verb == ("server", "start") else base / "repo" / ".data",
         http_port=free_port(),
         port=free_port(),
-        port_range=f"{first}-{first + 250}",
+        port_range=f"{first}-{first + 2499}",
         flags=flags,
         verb=verb,
     )

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from reconciler.model.deploys import Phase, WishStatus
+from reconciler.model.deploys import WishStatus
 from reconciler.model.names import SLOT_NAMES, WEB, ProcessName, Revision
 from reconciler.model.observed import PointsTo
 from tests.planning.simulation import MS, Behaviour, World
@@ -80,9 +80,7 @@ class Host(RuleBasedStateMachine):
 
     @rule()
     def cancel(self) -> None:
-        # Once the route has moved, what was asked to stop is live already.
-        if all(one.phase is not Phase.SWITCHING for one in self.world.courses):
-            self.world.cancel()
+        self.world.cancel()
 
     @rule(number=st.integers(0, len(CONTRACTS) - 1), passes=PASSES)
     def change_contract(self, number: int, passes: int) -> None:

@@ -416,7 +416,7 @@ def test_a_preparation_is_waited_for_until_its_deadline() -> None:
     assert actions(plan) == []
     late = plan_release(desired(), seen, ago(3) + timedelta(minutes=20))
     (told,) = [one for one in actions(late) if isinstance(one, RecordVerdict)]
-    assert (told.verdict.name, told.verdict.reason) == (STEP, Reason.SETUP_TIMEOUT)
+    assert (told.verdict.name, told.verdict.reason) == (STEP, Reason.DAEMON_STOPPED)
 
 
 def test_a_preparation_that_was_cut_off_is_interrupted_and_tried_again() -> None:
@@ -484,11 +484,11 @@ def test_a_proof_is_begun_once_and_waited_for() -> None:
     assert plan.wake_at is not None
 
 
-def test_a_probe_that_says_nothing_in_time_has_failed() -> None:
+def test_a_probe_of_which_nothing_is_heard_was_lost_and_condemns_nothing() -> None:
     seen = proving(busy=frozenset({"probe"}))
     plan = plan_release(desired(), seen, later(30))
     told = next(one for one in actions(plan) if isinstance(one, RecordVerdict))
-    assert (told.verdict.name, told.verdict.reason) == ("health", Reason.PROBE_TIMEOUT)
+    assert (told.verdict.name, told.verdict.reason) == (STEP, Reason.DAEMON_STOPPED)
 
 
 def test_a_started_slot_that_lost_its_start_is_started_again() -> None:
@@ -513,17 +513,30 @@ def test_the_deep_check_comes_after_health() -> None:
     assert [one.probe for one in found] == ["request"]
 
 
-def test_a_skipped_probe_is_recorded_as_skipped_with_the_reason() -> None:
+def test_without_health_the_slot_must_at_least_listen() -> None:
     asked = replace(THIRD, skip_probes=("health",), reason="it has none")
-    seen = preparing(record=record(THIRD))
     chosen = step(Phase.PREPARING, ago(3), SLOT_C)
-    found = actions(plan_release(desired(), running(seen, deploy(asked, chosen)), NOW))
-    told = next(one for one in found if isinstance(one, RecordVerdict))
-    assert told.verdict.result is VerdictResult.SKIPPED
-    assert told.verdict.detail == "it has none"
-    assert not [one for one in found if isinstance(one, RunProbe)]
-    later_on = actions(plan_release(desired(), proving(asked=asked), NOW))
-    assert "RecordVerdict" in names(*later_on)
+    seen = running(preparing(record=record(THIRD)), deploy(asked, chosen))
+    probe = actions(plan_release(desired(), seen, NOW))[-1]
+    assert isinstance(probe, RunProbe)
+    assert (probe.probe, probe.verdict, probe.contract.health_endpoint) == (
+        "health",
+        "listen",
+        None,
+    )
+    assert "SwitchRoute" not in plan_names(proving(asked=asked))
+    assert "SwitchRoute" in plan_names(proving(verdict("listen"), asked=asked))
+
+
+def test_a_skipped_probe_is_recorded_as_skipped_with_the_reason() -> None:
+    asked = replace(THIRD, skip_probes=("health", "request"), reason="it has none")
+    found = actions(plan_release(desired(), proving(asked=asked), NOW))
+    told = [one.verdict for one in found if isinstance(one, RecordVerdict)]
+    assert [one.name for one in told] == ["health", "request"]
+    assert {one.result for one in told} == {VerdictResult.SKIPPED}
+    assert {one.detail for one in told} == {"it has none"}
+    known = [verdict("health", VerdictResult.SKIPPED), verdict("request", VerdictResult.SKIPPED)]
+    assert "RecordVerdict" not in plan_names(proving(*known, asked=asked))
 
 
 def test_a_failed_proof_stops_the_candidate_then_kills_it_then_closes_the_deploy() -> None:
@@ -639,6 +652,25 @@ def test_a_switch_that_was_cut_off_after_the_rename_is_confirmed() -> None:
     found = actions(plan_release(desired(), switching(moved=True), NOW))
     assert SwitchRoute(SLOT_C) not in found
     assert {"ConfirmRoute", "Promote"} <= set(names(*found))
+
+
+def test_a_switch_without_web_that_was_cut_off_is_recorded() -> None:
+    seen = replace(switching(moved=True), running_contract=WORKER_ONLY)
+    found = actions(plan_release(desired(), seen, NOW))
+    assert Promote(THIRD, SLOT_C) in found
+    assert "PublishAddress" not in names(*found)
+
+
+def test_a_route_that_an_ended_deploy_left_behind_is_taken_back() -> None:
+    seen = replace(switching(moved=True), running_contract=None)
+    ended = with_records(seen, running=None, wish=wish(THIRD, WishStatus.CANCELLED))
+    assert actions(plan_release(desired(), ended, NOW)) == [SwitchRoute(SLOT_B)]
+
+
+def test_a_route_is_not_taken_back_to_what_does_not_run() -> None:
+    seen = with_slots(switching(moved=True), down(serving(SLOT_B, SECOND)))
+    ended = with_records(seen, running=None, wish=wish(THIRD, WishStatus.CANCELLED))
+    assert "SwitchRoute" not in plan_names(replace(ended, running_contract=None))
 
 
 def test_a_switch_that_was_confirmed_before_is_recorded() -> None:
@@ -797,6 +829,35 @@ def test_a_bake_without_failure_is_passed_when_its_time_is_over() -> None:
     found = actions(plan_release(desired(), young, later(25)))
     told = next(one for one in found if isinstance(one, RecordVerdict))
     assert (told.verdict.name, told.verdict.result) == ("bake", VerdictResult.PASSED)
+
+
+def test_a_bake_that_ends_while_live_wavers_waits_for_the_next_check() -> None:
+    once = Health(ok=False, failures=1, checked_at=later(24.9), reason="bad-status")
+    seen = with_slots(after_second(seconds_ago=5), serving(SLOT_B, SECOND, health=once))
+    plan = plan_release(desired(), seen, later(25))
+    assert "RecordVerdict" not in names(*actions(plan))
+    assert plan.wake_at == later(25.9)
+    left = contract(on_unhealthy="alert")
+    assert "RecordVerdict" in names(*actions(plan_release(desired(left), seen, later(25))))
+
+
+def test_a_bake_that_fails_with_no_way_back_says_so_when_it_ends() -> None:
+    loops = noted(
+        down(serving(SLOT_A, FIRST, published="")),
+        starts=tuple(Start(WEB, later(seconds)) for seconds in (22, 23, 24)),
+    )
+    alive = live_deploy(FIRST, SLOT_A, seconds_ago=5)
+    seen = with_slots(with_records(after_first(), live_deploy=alive), loops)
+    found = actions(plan_release(desired(), seen, later(25)))
+    told = next(one.verdict for one in found if isinstance(one, RecordVerdict))
+    assert (told.result, told.reason) == (VerdictResult.FAILED, Reason.CRASH_LOOP)
+
+
+def test_in_a_short_bake_health_is_asked_often_enough_to_fail_it() -> None:
+    short = contract(bake_ms=3000, health_interval_ms=60_000)
+    fresh = Health(ok=True, failures=0, checked_at=NOW)
+    seen = with_slots(after_second(seconds_ago=1), serving(SLOT_B, SECOND, health=fresh))
+    assert plan_release(desired(short), seen, NOW).wake_at == later(0.5)
 
 
 def test_a_bake_begins_with_its_phase_unless_it_has_no_length() -> None:

@@ -84,7 +84,6 @@ def test_asked_to_deploy_what_is_live_it_rolls_to_another_slot() -> None:
         (NEVER_HEALTHY, Reason.PROBE_TIMEOUT),
         (DIES_AT_BOOT, Reason.EXITED),
         (Behaviour(setup_fails=True), Reason.SETUP_EXIT),
-        (Behaviour(setup_hangs=True), Reason.SETUP_TIMEOUT),
         (replace(NEVER_HEALTHY, ignores_term=True), Reason.PROBE_TIMEOUT),
     ],
 )
@@ -100,6 +99,28 @@ def test_a_bad_candidate_leaves_live_untouched_and_nothing_behind(
     assert one.up_in(SLOT_B) == set()
     assert one.stalls() == "DeployFailed"
     assert [held.revision for held in one.records.quarantine] == [B]
+
+
+def test_a_preparation_of_which_nothing_is_heard_is_stopped_and_tried_again() -> None:
+    one = world()
+    one.behaviours[B] = Behaviour(setup_hangs=True)
+    one.push(B)
+    one.until(lambda: one.last().phase is Phase.INTERRUPTED, passes=900)
+    one.behaviours[B] = Behaviour()
+    one.settle()
+    assert one.live() == B
+    assert one.records.quarantine == ()
+
+
+def test_a_deploy_cancelled_in_the_moment_of_an_unconfirmed_switch_gives_the_route_back() -> None:
+    one = world()
+    one.confirms = False
+    one.push(B)
+    one.until(lambda: one.pointer == PointsTo(SLOT_B))
+    one.cancel()
+    one.settle()
+    assert one.live() == A
+    assert one.up_in(SLOT_B) == set()
 
 
 def test_the_processes_of_a_failed_deploy_are_gone_before_it_is_closed() -> None:

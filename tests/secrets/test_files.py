@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import shutil
 from contextlib import aclosing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from reconciler.model.desired import AppContract
 from reconciler.model.errors import ConfigError
 from reconciler.model.names import AppName
+from reconciler.secrets import files as secret_files
 from reconciler.secrets.files import FileSecrets
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +27,9 @@ PEM = '-----BEGIN KEY-----\nAb3+/=\n"$x" \\ #\n-----END KEY-----\n'
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    return tmp_path / "secrets"
+    data = tmp_path / "data"
+    data.mkdir()
+    return data / "secrets"
 
 
 @pytest.fixture
@@ -137,6 +141,21 @@ async def test_env_file_that_cannot_be_used_is_missing_by_its_path(
     [problem] = files.problems(SHOP, path)
     assert path in problem
     assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize("linked", [False, True])
+async def test_env_file_never_is_another_apps_secrets(
+    files: FileSecrets, directory: Path, tmp_path: Path, *, linked: bool
+) -> None:
+    files.set_secret(AppName("bank"), "VAULT", "hunter2")
+    named = directory / "bank.env"
+    if linked:
+        named = tmp_path / "innocent.env"
+        named.symlink_to(directory / "bank.env")
+    resolved = await files.resolve(SHOP, asks(env_file=named))
+    assert (dict(resolved.values), resolved.missing) == ({}, (f"env_file:{named}",))
+    [problem] = files.problems(SHOP, str(named))
+    assert "data directory" in problem
 
 
 async def test_digest_follows_values_and_nothing_else(
@@ -314,6 +333,21 @@ async def test_watch_outlives_its_directory(files: FileSecrets, directory: Path)
         await hint
         hint = asyncio.ensure_future(anext(hints))
         await until_watched(hint, directory, "two")
+
+
+async def test_watch_without_watches_to_be_had_tells_now_and_then(
+    files: FileSecrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """watchfiles raises a RuntimeError when there are too many inotify instances."""
+    monkeypatch.setattr(secret_files, "RETRY_SECONDS", 0.01)
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with asyncio.timeout(30), aclosing(files.watch()) as hints:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
+        try:
+            await anext(hints)
+            await anext(hints)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 async def until_watched(hint: asyncio.Future[None], directory: Path, name: str) -> None:

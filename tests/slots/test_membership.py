@@ -174,6 +174,18 @@ def test_a_cookie_inside_another_value_is_no_cookie() -> None:
         _end(child)
 
 
+def test_only_the_kernels_own_threads_are_left_out() -> None:
+    """In a container the daemon itself may be process 2, the parent of everything."""
+    kernel = ProcessStat(5, "kworker/0:0", "I", 2, 0, 0, 1, flags=0x04208060)
+    child = ProcessStat(5, "node", "S", 2, 5, 5, 1, flags=0x00400000)
+    assert (kernel.kernel_thread, child.kernel_thread) == (True, False)
+    ours = read_stat(os.getpid())
+    assert ours is not None
+    assert ours.flags
+    assert not ours.kernel_thread
+    assert not any(one.stat.kernel_thread for one in scan())
+
+
 def _sleeper(environment: dict[str, str]) -> int:
     return os.posix_spawn("/bin/sleep", ["sleep", "300"], environment)
 

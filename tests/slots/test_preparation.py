@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import subprocess
 from dataclasses import replace
@@ -16,6 +17,7 @@ from reconciler.model.errors import (
     DiskPressureError,
     ExportError,
     ReconcilerError,
+    SlotBusyError,
     UnknownHistoryError,
 )
 from reconciler.model.names import AppName
@@ -34,8 +36,9 @@ def _record(seen: ObservedSlot) -> SlotRecord:
 async def test_the_export_is_told_where_and_how(scene: Scene) -> None:
     export = Export()
     made = contract(path="services/shop", keep_dirs=("node_modules", "./.cache"))
-    await scene.prepare(scene.job(made=made, export=export))
-    await scene.prepare(scene.job(made=made, export=export))
+    jobs = [scene.job(made=made, export=export) for _ in range(2)]
+    for job in jobs:
+        await scene.prepare(job)
     first, second = export.trees
     assert first == SlotTree(
         worktree=scene.worktree(),
@@ -45,8 +48,29 @@ async def test_the_export_is_told_where_and_how(scene: Scene) -> None:
         full=False,
         owner=None,
         home=first.home,
+        cookie=jobs[0].deploy_id,
+        app=APP,
     )
-    assert second == first
+    assert second == replace(first, cookie=jobs[1].deploy_id)
+
+
+async def test_a_checkout_that_outlives_its_daemon_keeps_the_slot_occupied(scene: Scene) -> None:
+    """After `kill -9` of the daemon git works on, and would write into the next deploy's files."""
+    orphan: int | None = None
+
+    async def leave(tree: SlotTree) -> None:
+        nonlocal orphan
+        environment = {"AUTOPILOT_DEPLOY_ID": tree.cookie, "AUTOPILOT_APP": tree.app}
+        orphan = _sleeper(environment)
+
+    seen = await scene.prepare(scene.job(export=Export(then=leave)))
+    assert not seen.vacant
+    with pytest.raises(SlotBusyError):
+        await scene.slots.prepare(scene.job())
+    await scene.slots.kill(APP, A)
+    assert orphan is not None
+    assert _end_of(orphan) == -signal.SIGKILL
+    assert (await scene.prepare(scene.job())).vacant
 
 
 async def test_a_slot_that_failed_is_compared_in_full(scene: Scene) -> None:
@@ -203,6 +227,25 @@ async def test_a_full_disk_is_told_and_leaves_the_old_record(scene: Scene) -> No
         with pytest.raises(DiskPressureError):
             await scene.slots.start(scene.launch(_again(scene, before)))
     assert not (await scene.see()).instances
+
+
+@pytest.mark.parametrize("verb", ["terminate", "kill"])
+async def test_a_full_disk_stops_no_signal(scene: Scene, verb: str) -> None:
+    """What fills the disk may be just what is to be ended."""
+    job = scene.job()
+    await scene.run(job)
+    with _full_disk(scene.app_dir / "slots"):
+        with pytest.raises(DiskPressureError):
+            await getattr(scene.slots, verb)(APP, A)
+        await until(lambda: not cookies({job.deploy_id}))
+
+
+def _sleeper(environment: dict[str, str]) -> int:
+    return os.posix_spawn("/bin/sleep", ["sleep", "300"], environment)
+
+
+def _end_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _again(scene: Scene, seen: ObservedSlot) -> Preparation:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,32 @@ async def test_the_trash_is_emptied_in_the_background(scene: Scene, tmp_path: Pa
     assert not (await scene.see()).has_trash
     assert woken == [APP]
     assert outside.exists()
+
+
+async def test_trash_that_resists_is_not_shown_again_at_once(scene: Scene) -> None:
+    """Whoever sees trash has it emptied: shown at once again, that would go on for ever."""
+    await scene.prepare(scene.job())
+    stuck = scene.app_dir / "trash" / "stuck"
+    with _mounted(stuck):
+        assert (await scene.see()).has_trash
+        await scene.slots.empty_trash(APP)
+        assert not (await scene.see()).has_trash, "it is being emptied"
+        await scene.slots.settle()
+        assert stuck.exists()
+        assert not (await scene.see()).has_trash
+        assert (await scene.see(slots=scene.open())).has_trash
+
+
+@contextmanager
+def _mounted(directory: Path) -> Iterator[None]:
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "none", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root drops its rights here; others have none")

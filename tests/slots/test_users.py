@@ -110,6 +110,17 @@ async def test_a_directory_that_only_root_may_enter_is_closed_to_the_app(scene: 
 
 
 @needs_root
+async def test_the_trash_is_closed_to_the_app(scene: Scene) -> None:
+    """Root renames and deletes in it. An earlier version gave it to the app's user."""
+    trash = scene.app_dir / "trash"
+    trash.mkdir(parents=True)
+    os.chown(trash, UID, UID)
+    await scene.prepare(scene.job(made=contract(user=NOBODY)))
+    status = trash.stat()
+    assert (status.st_uid, oct(status.st_mode & 0o7777)) == (os.geteuid(), "0o700")
+
+
+@needs_root
 async def test_a_change_of_user_starts_from_a_fresh_tree(scene: Scene) -> None:
     await scene.prepare(scene.job(made=contract(user=NOBODY)))
     (scene.worktree() / "old").touch()

@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 
+from reconciler.host.processes import all_processes, read_environment
 from reconciler.model.errors import DiskPressureError, ExportError
 from reconciler.model.names import Revision
 from reconciler.ports import SlotTree
@@ -452,6 +453,40 @@ async def test_full_disk_is_disk_pressure(stage: Stage, tmp_path: Path) -> None:
             await stage.source.export(big, SlotTree(small / "a", small / "a.git", small / "trash"))
     finally:
         await asyncio.to_thread(subprocess.check_call, ["umount", str(small)])
+
+
+async def test_git_carries_the_cookie_of_its_deploy(stage: Stage, tmp_path: Path) -> None:
+    """By it the processes of a checkout are found whose daemon died."""
+    slow = tmp_path / "slow" / "git"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nexec sleep 300\n")
+    slow.chmod(0o755)
+    source = GitSource("app", stage.repository.path, tmp_path / "data/slow/git", git=str(slow))
+    revision = await stage.commit(FIRST)
+    await source.refresh()
+    cookie = f"d-{os.getpid()}-{os.urandom(4).hex()}"
+    tree = replace(stage.tree, cookie=cookie, app="shop")
+    export = asyncio.ensure_future(source.export(revision, tree))
+    try:
+        async with asyncio.timeout(20):
+            while "sleep" not in (found := _carriers(cookie)):
+                await asyncio.wait([export], timeout=0.01)
+                assert not export.done(), export
+        assert set(found.values()) == {b"shop"}
+    finally:
+        export.cancel()
+        await asyncio.wait([export])
+    assert not _carriers(cookie)
+
+
+def _carriers(cookie: str) -> dict[str, bytes]:
+    """Returns command -> app of the processes that carry the cookie."""
+    environments = ((stat.command, read_environment(stat.pid)) for stat in all_processes())
+    return {
+        command: values.get(b"AUTOPILOT_APP", b"")
+        for command, values in environments
+        if values.get(b"AUTOPILOT_DEPLOY_ID") == cookie.encode()
+    }
 
 
 async def test_names_of_any_bytes_are_written_and_taken_away(stage: Stage) -> None:
