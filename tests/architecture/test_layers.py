@@ -25,7 +25,6 @@ EMPTY_NAMES = {
 # Of these no import is seen: who names them takes them by another way.
 NOT_IMPORTED = {
     "httptools": "uvicorn's protocol, which is built on it",
-    "rich": "reserved for the command line (docs/decisions/0007)",
 }
 
 
