@@ -119,6 +119,9 @@ class Commands:
     ) -> Deploy:
         app = self._pick(ask.app)
         contract = self._contract(app)
+        if not self.ready and app not in self._loop.views:
+            # What is live must have been looked at, and adopted, before anything replaces it.
+            raise RefusedError("store-busy", f"{app} has not been looked at yet; ask again")
         await self._refuse_unknown_pointer(app)
         revision, branch = await self._resolve(contract, ask.commit)
         granted = await self._effects.secrets.resolve(app, contract)

@@ -311,7 +311,9 @@ def processes(data: Path) -> dict[int, str]:
             environ = (entry / "environ").read_bytes()
             pairs = dict(one.partition(b"=")[::2] for one in environ.split(b"\0") if b"=" in one)
             cookie = pairs.get(b"AUTOPILOT_DEPLOY_ID", b"").decode()
-            if cookie in cookies or str(data) in command:
+            # Where the store lies in another mount namespace, the place for temporary files tells.
+            ours = pairs.get(b"TMPDIR", b"").startswith(f"{data}/".encode())
+            if cookie in cookies or ours or str(data) in command:
                 found[int(entry.name)] = command.strip()
     return found
 

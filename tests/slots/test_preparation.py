@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import stat
@@ -282,11 +281,21 @@ class _full_disk:  # noqa: N801 (used like a function)
 
 
 async def test_preparations_of_different_apps_do_not_wait_for_each_other(scene: Scene) -> None:
-    made = contract(setup_command="sleep 0.3")
-    jobs = [scene.job(made=made), scene.job(made=made)]
-    jobs[1] = replace(jobs[1], app=AppName("other"))
-    began = asyncio.get_running_loop().time()
+    """Each setup waits for the other one to have begun."""
+    meeting = f"{scene.data}/meeting"
+    first = f"touch {meeting}-1; until [ -e {meeting}-2 ]; do sleep 0.01; done"
+    second = f"touch {meeting}-2; until [ -e {meeting}-1 ]; do sleep 0.01; done"
+    jobs = [
+        scene.job(made=contract(setup_command=first)),
+        replace(
+            scene.job(made=contract(setup_command=second)),
+            app=AppName("other"),
+        ),
+    ]
     for job in jobs:
         await scene.slots.prepare(job)
     await scene.slots.settle()
-    assert asyncio.get_running_loop().time() - began < 0.58
+    for job in jobs:
+        (slot,) = await scene.slots.observe(job.app, (job.slot,))
+        assert slot.record is not None
+        assert slot.record.stage is Stage.PREPARED
