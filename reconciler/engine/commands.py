@@ -153,6 +153,8 @@ class Commands:
             only_if_idle=not ask.queue,
             key=key,
         )
+        self._loop.sync.accepted = revision
+        self._loop.wakeups.source.set()
         self._loop.wakeups.wake(app)
         return deploy
 

@@ -12,7 +12,13 @@ from reconciler.engine.effects import Effects
 from reconciler.engine.observe import Surroundings
 from reconciler.manifests.desired import load_desired
 from reconciler.model.desired import Desired, DesiredApp, Problem
-from reconciler.model.errors import DiskPressureError, ReconcilerError, SourceError
+from reconciler.model.errors import (
+    DiskPressureError,
+    ReconcilerError,
+    SourceError,
+    UnknownHistoryError,
+    UnknownRevisionError,
+)
 from reconciler.model.names import AppKey, AppName, Revision
 
 log = structlog.get_logger()
@@ -36,6 +42,8 @@ class Sync:
     around: Surroundings = field(default_factory=Surroundings)
     desired: Desired | None = None
     problems: tuple[Problem, ...] = ()
+    # A rewritten head that a person has deployed: its manifests hold from then on.
+    accepted: Revision | None = None
     _read: Revision | None = None
     _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -88,6 +96,10 @@ class Sync:
             return
         if head == self._read:
             return
+        if await self._rewritten(head):
+            if self.desired is None:
+                await self._take_last_good()
+            return
         newest = await self._parse(head)
         self._read = head
         if newest.valid:
@@ -95,6 +107,21 @@ class Sync:
         else:
             self.problems = newest.problems
             await self._fall_back(newest)
+
+    async def _rewritten(self, head: Revision) -> bool:
+        """Whether a service's branch was rewritten: nobody has agreed to what it says now."""
+        if self.development:
+            return False
+        store, source = self.effects.store, self.effects.source
+        good = self.desired.revision if self.desired else await store.good_manifests(source.name)
+        if not good:
+            return False
+        try:
+            if self.accepted and await source.descends(head, self.accepted):
+                return False
+            return not await source.descends(head, good)
+        except (UnknownHistoryError, UnknownRevisionError):
+            return False
 
     async def _parse(self, revision: Revision) -> Desired:
         files = await self.effects.source.manifests(revision)

@@ -156,6 +156,25 @@ def test_a_service_does_not_follow_a_rewritten_branch_by_itself(daemon: Daemon) 
     daemon.live(daemon.repo.release("and on"))
 
 
+def test_manifests_of_a_rewritten_branch_hold_only_when_a_person_deploys_it(
+    daemon: Daemon,
+) -> None:
+    daemon.repo.manifest("other", start_command="exec sleep 1000", routes=None, processes=None,
+                         health_endpoint=None, deploy_on="request")  # fmt: skip
+    first = daemon.repo.release("one")
+    daemon.start().live(first, "web")
+    (daemon.repo.path / ".autopilot/apps/other.json").unlink()
+    daemon.repo.git("commit", "-q", "-a", "--amend", "-m", "without the other")
+    amended = daemon.repo.git("rev-parse", "HEAD")
+    until(lambda: daemon.condition("Stalled", "web")["reason"] == "NonFastForward")
+    assert set(daemon.status("web")["apps"]) == {"other", "web"}
+    assert not daemon.condition("Stalled", "other")["message"].startswith("the app was removed")
+    assert daemon.deploy(amended, app="web").status_code == 200
+    daemon.live(amended, "web")
+    daemon.repo.app("two")
+    daemon.live(daemon.repo.commit("two"), "web")
+
+
 def test_a_rewritten_branch_that_is_restored_goes_on(daemon: Daemon) -> None:
     first = daemon.repo.release("one")
     daemon.start().live(first)
