@@ -19,6 +19,7 @@ from pathlib import Path
 from reconciler.model.errors import CommandFailedError, CommandTimeoutError
 
 MAX_OUTPUT = 1 << 20
+REAP_WITHIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,24 @@ async def run(
     CommandFailedError for a status other than 0.
     """
     identity = {"user": owner[0], "group": owner[1], "extra_groups": []} if owner else {}
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        env=dict(env),
-        cwd=cwd,
-        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        process_group=0,
-        **identity,  # type: ignore[arg-type]
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            process_group=0,
+            **identity,  # type: ignore[arg-type]
+        )
     )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # asyncio would kill the program alone and wait for whatever else holds its pipes.
+        await _kill_group(await starting)
+        raise
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             stdout, stderr = await _communicate(process, stdin)
@@ -107,7 +116,10 @@ async def _kill_group(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         process.kill()
-    await asyncio.shield(process.wait())
+    # Its end is told when its pipes are closed, which what has left the group may still hold.
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), REAP_WITHIN)
+    process._transport.close()  # type: ignore[attr-defined] # noqa: SLF001 (asyncio has no other way)
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ import structlog
 from reconciler import __version__
 from reconciler.config import Settings, repo_name
 from reconciler.engine.commands import Commands
-from reconciler.engine.effects import Effects, Work
+from reconciler.engine.effects import Decisions, Effects, Work
 from reconciler.engine.loop import Loop
 from reconciler.engine.shutdown import interrupt, stop_everything
 from reconciler.engine.sync import DETACHED, Sync
@@ -45,6 +45,7 @@ from reconciler.web.server import ApiServer
 log = structlog.get_logger()
 
 FAILED = 1
+TELL_TOGETHER = timedelta(milliseconds=100)
 
 
 def run(settings: Settings) -> int:
@@ -274,6 +275,8 @@ class Daemon:
                 with suppress(ReconcilerError):
                     await self._tell(event, effects, stalled)
             await moved.wait()
+            # What comes together is read together: telling must not slow what it tells of.
+            await effects.clock.sleep(TELL_TOGETHER)
             moved.clear()
 
     async def _tell(self, event: Event, effects: Effects, stalled: set[str]) -> None:
@@ -354,6 +357,7 @@ async def open_effects(
         store=store,
         secrets=FileSecrets(data / "secrets", Path(credentials) if credentials else None),
         work=Work(wakeups.wake),
+        decisions=Decisions(),
     )
     return effects, wakeups
 

@@ -422,6 +422,7 @@ async def _confirm(
 async def _promote(app: AppName, request: DeployRequest, slot: SlotName, effects: Effects) -> None:
     before = await effects.store.records(app)
     await effects.store.promote(request, slot, progress(effects, Phase.LIVE, slot=slot))
+    effects.decisions.tell()
     refs = {f"live/{app}": request.target.revision}
     if before.promotions:
         refs[f"prev/{app}"] = before.promotions[-1].target.revision
@@ -467,6 +468,7 @@ async def _close(app: AppName, action: CloseDeploy, effects: Effects) -> None:
         retry_at=action.retry_at,
         quarantine=quarantined(app, action.quarantine, reason, effects),
     )
+    effects.decisions.tell()
 
 
 def contract_of(deploy: Deploy) -> AppContract:

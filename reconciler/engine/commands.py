@@ -22,6 +22,8 @@ from reconciler.model.deploys import (
     Promotion,
     Quarantined,
     Reason,
+    SeenHead,
+    SeenInputs,
     Trigger,
     WishKind,
     WishStatus,
@@ -43,6 +45,8 @@ from reconciler.planning.standing import stand
 from reconciler.planning.status import app_plan, app_status, app_summary, told_condition
 from reconciler.ports import IdempotencyKey
 
+# A deploy that another wish superseded is decided without a pass.
+UNHEARD_S = 0.25
 PROBES = ("health", "request")
 # Beyond the deadlines of its steps: queueing behind another, stopping what failed.
 PATIENCE = timedelta(minutes=5)
@@ -149,6 +153,8 @@ class Commands:
         deploy = await self._effects.store.record_wish(
             request,
             progress(self._effects, Phase.QUEUED),
+            head=self._head_if(contract, revision),
+            inputs=SeenInputs(target.contract_digest, target.secrets_digest),
             lift=target if ask.force else None,
             only_if_idle=not ask.queue,
             key=key,
@@ -280,7 +286,7 @@ class Commands:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience.total_seconds()):
                 while deploy.phase.open:
-                    await self._next_move(1.0)
+                    await self._effects.decisions.wait(UNHEARD_S)
                     deploy = await self.record(deploy_id)
                 await self._until_routed(deploy)
         return deploy
@@ -471,6 +477,11 @@ class Commands:
                 "pointer-unknown",
                 f"routes/{app} points to {pointer.text}: what serves is unknown, so nothing moves",
             )
+
+    def _head_if(self, contract: AppContract, revision: Revision) -> SeenHead | None:
+        """The head of the app's branch, when that is what is asked for: it is noticed by it."""
+        head = self._loop.sync.around.head_of(contract)
+        return SeenHead(*head) if head is not None and head[1] == revision else None
 
     async def _resolve(
         self, contract: AppContract, text: str | None

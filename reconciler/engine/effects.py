@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -34,7 +35,25 @@ class Effects:
     store: Store
     secrets: Secrets
     work: Work
+    decisions: Decisions
     actor: str = "daemon:autopilot"
+
+
+class Decisions:
+    """Tells those who await the outcome of a deploy that one was decided: a hint, as all are."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def tell(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when a deploy went live or ended, or the time has passed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._next.wait()
 
 
 @dataclass(slots=True)

@@ -68,11 +68,12 @@ class HealthProbe:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
+            asked = loop.time()
             verdict = await self._attempt(instance, contract, seen)
             if verdict is not None:
                 return verdict
             if seen.streak:
-                await asyncio.sleep(APART_SECONDS)
+                await asyncio.sleep(APART_SECONDS - (loop.time() - asked))
                 continue
             share = (loop.time() - began) * PAUSE_SHARE
             await asyncio.sleep(min(max(share, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))

@@ -27,6 +27,10 @@ _ROOT = Path("/")
 _LOG_SPACE = 1 << 20
 
 
+# Seconds.
+AFTER_BOOT = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """One process to start. `values` is the app's own environment, secrets included."""
@@ -100,8 +104,7 @@ class Launcher:
             identity.process, order.index, spawned.pid, stat.started if stat is not None else 0
         )
         if group is not None and not binding:
-            moving = asyncio.to_thread(cgroups.move, group, leader)
-            self._background.begin(("move", spawned.pid), moving)
+            self._background.begin(("move", spawned.pid), _move_later(group, leader))
         return Launched(spawned, leader)
 
     def require_space(self) -> None:
@@ -162,3 +165,10 @@ def _drop(user: AppUser) -> tuple[str, ...]:
 def _may_open(files: int) -> bool:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return os.geteuid() == 0 or hard == resource.RLIM_INFINITY or files <= hard
+
+
+async def _move_later(group: Path, leader: Leader) -> None:
+    """While a process joins a group the kernel lets nobody fork, so the boot goes first; until
+    then the cookie and the session tell whose it is."""
+    await asyncio.sleep(AFTER_BOOT)
+    await asyncio.to_thread(cgroups.move, group, leader)

@@ -160,6 +160,12 @@ def test_rollback_to_a_contract_whose_secret_is_gone_is_refused_by_name(daemon: 
     in_turn(daemon, "one")
     daemon.repo.manifest()
     (second,) = in_turn(daemon, "two")
+    # While previous still runs it has its secret, and a rollback needs nothing.
+    until(lambda: not any(
+        one["up"]
+        for slot in daemon.status()["slots"] if slot["role"] != "live"
+        for one in slot["instances"]
+    ))  # fmt: skip
     secrets.unlink()
     answer = daemon.rollback()
     assert (answer.status_code, answer.json()["reason"]) == (422, "missing-secret")

@@ -110,10 +110,23 @@ def write_app(daemon: Daemon, version: str, path: str = ".") -> None:
     daemon.repo.write(f"{path}/app.py", APP.format(version=version))
 
 
-def deploy(daemon: Daemon, **keys: Any) -> dict[str, Any]:
-    answer = daemon.deploy(**keys)
-    assert answer.status_code == 200, answer.text
-    record: dict[str, Any] = answer.json()
+def deploy(daemon: Daemon) -> dict[str, Any]:
+    return post(daemon, "/deploy", {"commit": None})
+
+
+def rollback(daemon: Daemon) -> dict[str, Any]:
+    return post(daemon, "/rollback", {})
+
+
+def post(daemon: Daemon, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Asks with the plain client: what a comfortable one costs is no cost of ours."""
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=60)
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    assert answer.status == 200, text
+    record: dict[str, Any] = json.loads(text)
     return record
 
 
@@ -194,7 +207,7 @@ def bench_rollback(times: int = 20) -> None:
             daemon.repo.commit("next")
             deploy(daemon)
             settle(daemon)
-            warm.append(timed(lambda: daemon.rollback().raise_for_status()))
+            warm.append(timed(lambda: rollback(daemon)))
             settle(daemon)
         note("warm rollback", statistics.median(warm), "ms", 30, f"median of {times}")
     with running(bake_ms=0, drain_timeout_ms=200) as daemon:
@@ -209,7 +222,7 @@ def bench_rollback(times: int = 20) -> None:
                     for slot in daemon.status()["slots"]
                 )
             )
-            cold.append(timed(lambda: daemon.rollback().raise_for_status()))
+            cold.append(timed(lambda: rollback(daemon)))
             settle(daemon)
         note(
             "cold rollback adds", statistics.median(cold) - boot, "ms", 40,

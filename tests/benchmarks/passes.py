@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from reconciler.engine.effects import Effects, Work
+from reconciler.engine.effects import Decisions, Effects, Work
 from reconciler.engine.loop import Loop
 from reconciler.engine.observe import Surroundings
 from reconciler.engine.sync import Sync
@@ -133,6 +133,7 @@ async def _effects(
         "probes": {name: make() for name, make in PROBES.items()},
         "secrets": FileSecrets(directory / "secrets", None),
         "work": Work(lambda _app: None),
+        "decisions": Decisions(),
     }
     if simulated:
         table = table_of(route_app(name, one, live=False) for name, one in apps.items())

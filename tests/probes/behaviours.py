@@ -23,6 +23,9 @@ while True:
         held.append(connection)
         continue
     request = connection.recv(65536)
+    while request.startswith(b"POST") and request.partition(b"\\r\\n\\r\\n")[2] == b"":
+        # A body may come in a segment of its own.
+        request += connection.recv(65536)
     with open("requests", "ab") as log:
         log.write(request + b"%.6f\\n" % time.monotonic())
     if answer == "exit":
