@@ -1,9 +1,8 @@
-"""Settings of a daemon, frozen once they are read: flag, else environment, else default."""
+"""Settings of a daemon, frozen once they are read: flag, else default."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,3 @@ def find_data_dir(environment: Mapping[str, str], repo: Path) -> Path:
     local = default_data_dir(repo, development=True)
     service = default_data_dir(repo, development=False)
     return service if service.is_dir() and not local.is_dir() else local
-
-
-def runs_as_root() -> bool:
-    return os.geteuid() == 0

@@ -36,8 +36,5 @@ class Wakeups:
                 await event.wait()
         event.clear()
 
-    def forget(self, app: AppName) -> None:
-        self._apps.pop(app, None)
-
     def _event(self, app: AppName) -> asyncio.Event:
         return self._apps.setdefault(app, asyncio.Event())

@@ -10,9 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.host.boot import TICKS_PER_SECOND
-from reconciler.model.instants import Instant
-
 PROC = Path("/proc")
 # Of include/linux/sched.h.
 _PF_KTHREAD = 0x00200000
@@ -39,9 +36,6 @@ class ProcessStat:
     @property
     def alive(self) -> bool:
         return self.status not in "ZX"
-
-    def started_at(self, boot_id: str) -> Instant:
-        return Instant(boot_id, self.started * 1_000_000 // TICKS_PER_SECOND)
 
 
 def read_stat(pid: int) -> ProcessStat | None:
@@ -111,14 +105,6 @@ def parse_environment(block: bytes) -> dict[bytes, bytes]:
 def read_environment(pid: int) -> dict[bytes, bytes]:
     """Returns the environment the process was started with; empty when it may not be read."""
     return parse_environment(environment_block(pid))
-
-
-def executable(pid: int) -> str:
-    """Returns the path of the program, empty when it may not be read."""
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return ""
 
 
 def describe(pid: int) -> str:
